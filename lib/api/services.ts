@@ -1,0 +1,238 @@
+/**
+ * What the host API needs from the rest of the daemon, and the shapes it sends.
+ *
+ * The JSON on the wire has exactly these fields, at the top level beside `ok` (decision D1);
+ * lists stand under a plural name. Sizes are bytes, times ISO 8601 in UTC, durations seconds
+ * unless a name says otherwise.
+ */
+import type { Decision } from "../decision.ts";
+import type { Facts, Layer, Verdict } from "../rules/types.ts";
+
+/** State of the default bridge, checked afresh on every call. */
+export interface BridgeStatus {
+  readonly name: string;
+  /** The interface exists and its link is up. */
+  readonly up: boolean;
+  /** Kernel interface index; null when there is no such interface. */
+  readonly index: number | null;
+  /** Whether the tables of the firewall are in the kernel as we last rendered them. */
+  readonly nftables: "active" | "inactive";
+}
+
+/** Bridge and firewall. */
+export interface BridgeService {
+  status(): Promise<BridgeStatus>;
+  /** Creates or adopts what is missing and applies the table; idempotent. */
+  up(): Promise<void>;
+  /** Tears down table and bridges; refused while containers are attached. */
+  down(): Promise<void>;
+}
+
+/** One rule in evaluation order. */
+export interface RuleSummary {
+  readonly id: string;
+  readonly file: string;
+  readonly line: number;
+  readonly action: "allow" | "block";
+  readonly priority: number;
+  /** The condition with definitions expanded. */
+  readonly condition: string;
+  readonly description: string | null;
+}
+
+/** What a successful reload did. */
+export interface ReloadResult {
+  readonly files_loaded: number;
+  readonly rules_loaded: number;
+  readonly generation: number;
+  readonly warnings: readonly string[];
+}
+
+/** The active policy. */
+export interface PolicyService {
+  list(): readonly RuleSummary[];
+  /** Validates the whole directory and swaps; throws `rules.invalid` (422) and keeps the old set. */
+  reload(): Promise<ReloadResult>;
+  /** A dry run: decides, records nothing. */
+  evaluate(layer: Layer, facts: Facts): Verdict;
+}
+
+/** State and counters of the DNS filter. */
+export interface DnsStatus {
+  readonly running: boolean;
+  /** Gateways served, dotted decimal. */
+  readonly listen_addresses: readonly string[];
+  readonly listen_port: number;
+  /** `IP:port`, in the order they are asked. */
+  readonly upstreams: readonly string[];
+  readonly cache_entries: number;
+  readonly queries_total: number;
+  readonly queries_allowed: number;
+  readonly queries_blocked: number;
+}
+
+/** Counters of the DNS cache since start-up. */
+export interface DnsCacheStats {
+  readonly entries: number;
+  readonly max_entries: number;
+  readonly hits: number;
+  readonly misses: number;
+  readonly evictions: number;
+}
+
+/** One cached answer. */
+export interface DnsCacheEntry {
+  readonly hostname: string;
+  readonly record_type: string;
+  readonly ttl_remaining_secs: number;
+}
+
+/** The DNS filter. */
+export interface DnsService {
+  status(): DnsStatus;
+  cacheStats(): DnsCacheStats;
+  cacheEntries(): readonly DnsCacheEntry[];
+  /** Forgets every cached answer; returns how many there were. */
+  flush(): number;
+}
+
+/** State and counters of the proxy. */
+export interface ProxyStatus {
+  readonly running: boolean;
+  readonly listen_addresses: readonly string[];
+  readonly listen_port: number;
+  readonly active_connections: number;
+  readonly requests_total: number;
+  readonly requests_blocked: number;
+}
+
+/** The HTTP(S) proxy. */
+export interface ProxyService {
+  status(): ProxyStatus;
+}
+
+/** One managed network. */
+export interface NetworkStatus {
+  readonly exists: boolean;
+  readonly network_id: string | null;
+  readonly name: string;
+  readonly bridge: string | null;
+  readonly subnet: string | null;
+  readonly gateway: string | null;
+  readonly containers: readonly { readonly name: string; readonly ipv4_address: string }[];
+}
+
+/** Asks for a network; `name` is the suffix after `outcall-`, absent for the default network. */
+export interface NetworkCreateRequest {
+  readonly name?: string | undefined;
+  readonly subnet?: string | undefined;
+  readonly gateway?: string | undefined;
+}
+
+/** What became of a create request. */
+export interface NetworkCreateResult {
+  readonly network_id: string;
+  readonly name: string;
+  readonly subnet: string;
+  readonly gateway: string;
+  /** False: it existed already, and is ours. */
+  readonly created: boolean;
+}
+
+/** Managed Docker networks. */
+export interface NetworkService {
+  create(request: NetworkCreateRequest): Promise<NetworkCreateResult>;
+  status(name?: string): Promise<NetworkStatus>;
+  list(): Promise<readonly NetworkStatus[]>;
+  destroy(name?: string): Promise<{ readonly name: string; readonly destroyed: boolean }>;
+  /** The block that subnets are taken from, in CIDR form. */
+  readonly subnetBlock: string;
+}
+
+/** Asks for a hardened agent container. */
+export interface ContainerCreateRequest {
+  readonly image: string;
+  /** Suffix or full name of a managed network; absent for the default network. */
+  readonly network?: string | undefined;
+  readonly name?: string | undefined;
+  /** Numeric `UID:GID`, both non-zero. */
+  readonly user?: string | undefined;
+  readonly memory_limit?: number | undefined;
+  readonly cpu_shares?: number | undefined;
+  readonly env?: readonly string[] | undefined;
+  readonly cmd?: readonly string[] | undefined;
+  readonly entrypoint?: readonly string[] | undefined;
+  readonly working_dir?: string | undefined;
+  readonly volumes?: readonly string[] | undefined;
+  /** Mount the agent socket's directory and the shim. */
+  readonly include_outcall_helper_mounts?: boolean | undefined;
+  readonly interactive?: boolean | undefined;
+  readonly tty?: boolean | undefined;
+}
+
+/** One agent container as listed. */
+export interface ContainerInfo {
+  readonly container_id: string;
+  readonly name: string;
+  readonly image: string;
+  readonly state: string;
+  readonly network: string;
+  readonly created_at: string;
+}
+
+/** One agent container in full; values of environment variables never leave the daemon. */
+export interface ContainerDetail extends ContainerInfo {
+  readonly ip_address: string | null;
+  readonly mounts: readonly string[];
+  /** `NAME=<redacted>` */
+  readonly env: readonly string[];
+}
+
+/** Agent containers made by the daemon. */
+export interface ContainerService {
+  create(
+    request: ContainerCreateRequest,
+  ): Promise<{ readonly container_id: string; readonly name: string; readonly created: boolean }>;
+  list(): Promise<readonly ContainerInfo[]>;
+  inspect(name: string): Promise<ContainerDetail>;
+  stop(
+    name: string,
+    timeoutSecs: number,
+  ): Promise<{ readonly name: string; readonly stopped: boolean }>;
+  remove(
+    name: string,
+    force: boolean,
+  ): Promise<{ readonly name: string; readonly removed: boolean }>;
+  /** `onProgress` receives one human-readable line at a time. */
+  pull(
+    image: string,
+    onProgress: (line: string) => void,
+  ): Promise<{ readonly image: string; readonly pulled: boolean }>;
+}
+
+/** One subsystem's health. */
+export interface PartHealth {
+  readonly name: string;
+  readonly state: "ok" | "degraded" | "failed";
+  readonly detail: string;
+}
+
+/** Recent decisions, newest last. */
+export interface DecisionService {
+  recent(limit?: number): readonly Decision[];
+  find(id: string): Decision | undefined;
+}
+
+/** Everything the host API serves. */
+export interface HostServices {
+  readonly version: string;
+  readonly bridge: BridgeService;
+  readonly policy: PolicyService;
+  readonly dns: DnsService;
+  readonly proxy: ProxyService;
+  readonly networks: NetworkService;
+  readonly containers: ContainerService;
+  readonly decisions: DecisionService;
+  /** Liveness and readiness, part by part. */
+  health(): Promise<readonly PartHealth[]>;
+}

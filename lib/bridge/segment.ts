@@ -1,0 +1,20 @@
+/** A managed network as the kernel sees it: one bridge, one subnet, one gateway. */
+export interface Segment {
+  /** Docker's full network name, such as `outcall-agent-net`. */
+  readonly network: string;
+  /** The Linux bridge that carries it, such as `outcall1`. */
+  readonly bridge: string;
+  /** IPv4 subnet in CIDR form, such as `10.200.0.0/24`. */
+  readonly subnet: string;
+  /** The gateway's IPv4 address on the bridge, where DNS filter and proxy listen. */
+  readonly gateway: string;
+}
+
+/** A service with one listener per gateway (DNS filter, proxy): follows networks as they come and go. */
+export interface GatewayService {
+  /**
+   * Listens on exactly these gateways: opens what is new, closes what is gone, keeps the rest.
+   * Throws when a new one cannot be bound; what was being served goes on being served.
+   */
+  serve(gateways: readonly string[]): Promise<void>;
+}

@@ -1,0 +1,96 @@
+/**
+ * The vocabulary of the policy: what is known about an attempt (facts), where it is judged (layer),
+ * and what came of it (verdict).
+ */
+
+/** Where an attempt is judged. Each layer knows other facts: see docs/architecture.md. */
+export type Layer = "dns" | "grant" | "connect" | "sni" | "http" | "dial" | "agent" | "container";
+
+/**
+ * What is known about one attempt. A namespace or field that is absent is *unknown*, which is not
+ * the same as empty: a condition that needs it is unknown too (three-valued evaluation).
+ * Names are those of the CEL variables. Hostnames are normalised: lower-case A-labels, no
+ * trailing dot. Addresses are canonical text.
+ */
+export interface Facts {
+  readonly network?: {
+    readonly hostname?: string;
+    readonly ip?: string;
+    /** 1–65535. */
+    readonly port?: number;
+    /** `tcp` or `udp`. */
+    readonly protocol?: string;
+  };
+  readonly http?: {
+    /** Upper case; `CONNECT` for a tunnel. */
+    readonly method?: string;
+    /** With leading `/`, without the query. */
+    readonly path?: string;
+    readonly host?: string;
+    /** Names in lower case; repeated fields joined with `, `. */
+    readonly headers?: Readonly<Record<string, string>>;
+    /** Declared bytes. */
+    readonly body_size?: number;
+  };
+  readonly dns?: {
+    readonly query?: string;
+    /** Upper case, such as `AAAA`. */
+    readonly record_type?: string;
+  };
+  readonly agent?: { readonly name?: string };
+  readonly docker?: {
+    readonly image?: string;
+    readonly command?: readonly string[];
+    readonly volumes?: readonly string[];
+    readonly env_keys?: readonly string[];
+    readonly capabilities?: readonly string[];
+  };
+  readonly run?: {
+    readonly tool?: string;
+    readonly args?: readonly string[];
+    readonly flags?: readonly string[];
+    readonly cwd?: string;
+    readonly context?: Readonly<Record<string, unknown>>;
+  };
+}
+
+/** How an allowed attempt may leave the host. */
+export interface Egress {
+  readonly mode: "proxy" | "direct_ip";
+  /** Destination ports; absent: the layer's default (443 for CONNECT, any for plain HTTP). */
+  readonly ports?: readonly number[];
+  /** The destination may resolve to a private or otherwise restricted address. */
+  readonly allowPrivateIps: boolean;
+  /** `sni`: the ClientHello must name the CONNECT host. `any`: whatever bytes the client sends. */
+  readonly tls: "sni" | "any";
+}
+
+/** Names a rule and where it is written. */
+export interface RuleRef {
+  readonly id: string;
+  /** Path of the file as loaded. */
+  readonly file: string;
+  /** Line of the rule's `id`, from 1. */
+  readonly line: number;
+}
+
+/** Why the verdict is what it is. */
+export type VerdictReason =
+  /** The rule's condition decided. */
+  | "rule"
+  /** A block rule failed while being evaluated, which blocks (decision D9). */
+  | "rule_error"
+  /** A rule would allow the host, but not this port (decision D25). */
+  | "port"
+  /** No rule matched: default deny. */
+  | "default";
+
+/** The policy's answer for one attempt at one layer. */
+export interface Verdict {
+  readonly allowed: boolean;
+  readonly reason: VerdictReason;
+  /** The rule that decided; for `port`, the rule that came nearest; null for `default`. */
+  readonly rule: RuleRef | null;
+  /** The deciding allow rule's egress; null when blocked. */
+  readonly egress: Egress | null;
+}
