@@ -1,0 +1,123 @@
+/**
+ * Structured logs on stderr (decision D16), one logger for each subsystem.
+ *
+ * `OUTCALL_LOG` (or its alias `RUST_LOG`) takes comma-separated directives: a bare level sets the
+ * default, `target=level` one target, as in `info,dns=debug`. The newest directive for a target
+ * wins. `outcalld=…` is read as the default, so that lines written for the documentation's
+ * `outcalld=debug,hyper=warn` do what they say.
+ */
+import {
+  ansiColorFormatter,
+  configure,
+  getLogger,
+  jsonLinesFormatter,
+  type Logger,
+  type LogLevel,
+  type LogRecord,
+} from "@logtape/logtape";
+
+/** The stable target names operators filter by. */
+export const TARGETS = [
+  "bridge",
+  "network",
+  "rule_engine",
+  "dns",
+  "proxy",
+  "agent_api",
+  "host_api",
+  "docker_manager",
+] as const;
+
+/** One of {@linkcode TARGETS}. */
+export type Target = typeof TARGETS[number];
+
+/** How log lines look. */
+export type LogFormat = "text" | "json";
+
+const LEVELS: Readonly<Record<string, LogLevel | null>> = {
+  trace: "trace",
+  debug: "debug",
+  info: "info",
+  warn: "warning",
+  warning: "warning",
+  error: "error",
+  off: null,
+};
+
+/** Lowest level that is written, by target; null silences. */
+export interface LogFilter {
+  readonly defaultLevel: LogLevel | null;
+  readonly targets: ReadonlyMap<Target, LogLevel | null>;
+  /** Directives that make no sense, as written. */
+  readonly rejected: readonly string[];
+}
+
+/** Reads the `target=level` syntax. Unknown targets are other programs' business and are skipped. */
+export function parseLogFilter(text: string): LogFilter {
+  let defaultLevel: LogLevel | null = "info";
+  const targets = new Map<Target, LogLevel | null>();
+  const rejected: string[] = [];
+  for (const directive of text.split(",").map((part) => part.trim()).filter(Boolean)) {
+    const equals = directive.indexOf("=");
+    const target = equals < 0 ? "outcalld" : directive.slice(0, equals);
+    const level = LEVELS[directive.slice(equals + 1).toLowerCase()];
+    if (level === undefined) {
+      rejected.push(directive);
+      continue;
+    }
+    if (target === "outcalld") defaultLevel = level;
+    const known = TARGETS.find((name) => name === target);
+    if (known !== undefined) targets.set(known, level);
+  }
+  return { defaultLevel, targets, rejected };
+}
+
+/** The logger of one subsystem. */
+export function logger(target: Target): Logger {
+  return getLogger(["outcall", target]);
+}
+
+function textFormatter(record: LogRecord): string {
+  const time = new Date(record.timestamp).toISOString();
+  const level = record.level === "warning" ? "warn" : record.level;
+  const target = record.category[1] ?? record.category[0] ?? "";
+  const message = record.message.map((part, i) => i % 2 === 0 ? part : display(part)).join("");
+  return `${time} ${level.padEnd(5)} ${target}: ${message}\n`;
+}
+
+/** Values come from agents too: control characters must not reach a terminal (CWE-150). */
+function display(value: unknown): string {
+  const text = typeof value === "string" ? value : Deno.inspect(value, { colors: false });
+  // deno-lint-ignore no-control-regex -- control characters are what is being looked for
+  return text.replace(
+    /[\u0000-\u001f\u007f-\u009f]/g,
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+/**
+ * Sends all logs to stderr in `format`. Call once, first thing in a program.
+ * @returns the directives of `OUTCALL_LOG` that were not understood, for a warning.
+ */
+export async function configureLogs(format: LogFormat): Promise<readonly string[]> {
+  const filter = parseLogFilter(Deno.env.get("OUTCALL_LOG") ?? Deno.env.get("RUST_LOG") ?? "");
+  const encoder = new TextEncoder();
+  const format_ = format === "json"
+    ? jsonLinesFormatter
+    : Deno.stderr.isTerminal()
+    ? ansiColorFormatter
+    : textFormatter;
+  await configure({
+    reset: true,
+    sinks: { stderr: (record) => void Deno.stderr.writeSync(encoder.encode(format_(record))) },
+    loggers: [
+      { category: ["logtape", "meta"], lowestLevel: "error", sinks: ["stderr"] },
+      ...TARGETS.map((target) => ({
+        category: ["outcall", target],
+        lowestLevel: filter.targets.get(target) ?? filter.defaultLevel,
+        sinks: ["stderr" as const],
+      })),
+    ],
+  });
+  return filter.rejected;
+}
