@@ -7,7 +7,6 @@
  * `outcalld=debug,hyper=warn` do what they say.
  */
 import {
-  ansiColorFormatter,
   configure,
   getLogger,
   jsonLinesFormatter,
@@ -72,25 +71,33 @@ export function parseLogFilter(text: string): LogFilter {
   return { defaultLevel, targets, rejected };
 }
 
+function levelOf(filter: LogFilter, target: Target): LogLevel | null {
+  const level = filter.targets.get(target);
+  return level === undefined ? filter.defaultLevel : level; // null means off, not unset
+}
+
 /** The logger of one subsystem. */
 export function logger(target: Target): Logger {
   return getLogger(["outcall", target]);
 }
 
-function textFormatter(record: LogRecord): string {
+/** ANSI colours for a terminal: the level is what the eye looks for. */
+const COLOURS: Readonly<Record<string, number>> = { error: 31, fatal: 31, warning: 33, info: 32 };
+
+function textFormatter(record: LogRecord, colour: boolean): string {
   const time = new Date(record.timestamp).toISOString();
-  const level = record.level === "warning" ? "warn" : record.level;
+  const name = (record.level === "warning" ? "warn" : record.level).padEnd(5);
+  const level = colour ? `\x1b[${COLOURS[record.level] ?? 2}m${name}\x1b[0m` : name;
   const target = record.category[1] ?? record.category[0] ?? "";
   const message = record.message.map((part, i) => i % 2 === 0 ? part : display(part)).join("");
-  return `${time} ${level.padEnd(5)} ${target}: ${message}\n`;
+  return `${time} ${level} ${target}: ${message}\n`;
 }
 
 /** Values come from agents too: control characters must not reach a terminal (CWE-150). */
 function display(value: unknown): string {
   const text = typeof value === "string" ? value : Deno.inspect(value, { colors: false });
-  // deno-lint-ignore no-control-regex -- control characters are what is being looked for
   return text.replace(
-    /[\u0000-\u001f\u007f-\u009f]/g,
+    /\p{Cc}/gu,
     (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );
 }
@@ -102,19 +109,18 @@ function display(value: unknown): string {
 export async function configureLogs(format: LogFormat): Promise<readonly string[]> {
   const filter = parseLogFilter(Deno.env.get("OUTCALL_LOG") ?? Deno.env.get("RUST_LOG") ?? "");
   const encoder = new TextEncoder();
-  const format_ = format === "json"
+  const colour = Deno.stderr.isTerminal();
+  const render = format === "json"
     ? jsonLinesFormatter
-    : Deno.stderr.isTerminal()
-    ? ansiColorFormatter
-    : textFormatter;
+    : (record: LogRecord): string => textFormatter(record, colour);
   await configure({
     reset: true,
-    sinks: { stderr: (record) => void Deno.stderr.writeSync(encoder.encode(format_(record))) },
+    sinks: { stderr: (record) => void Deno.stderr.writeSync(encoder.encode(render(record))) },
     loggers: [
       { category: ["logtape", "meta"], lowestLevel: "error", sinks: ["stderr"] },
       ...TARGETS.map((target) => ({
         category: ["outcall", target],
-        lowestLevel: filter.targets.get(target) ?? filter.defaultLevel,
+        lowestLevel: levelOf(filter, target),
         sinks: ["stderr" as const],
       })),
     ],
