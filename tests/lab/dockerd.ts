@@ -88,7 +88,8 @@ async function removeControlGroups(name: string): Promise<void> {
 }
 
 /**
- * Starts an engine in network namespace `netns` (a name under /run/netns).
+ * Starts an engine in network namespace `netns`: a file such as `/proc/<pid>/ns/net`, or a name
+ * under /run/netns.
  * @throws Error with the end of the engine's log when it does not answer; nothing is left behind.
  */
 export async function startDockerd(netns: string): Promise<Dockerd> {
@@ -99,7 +100,7 @@ export async function startDockerd(netns: string): Promise<Dockerd> {
   const engine = new Deno.Command("nsenter", {
     args: [
       // Not `ip netns exec`, which mounts a new /sys and so hides the control groups.
-      `--net=/run/netns/${netns}`,
+      `--net=${netns.startsWith("/") ? netns : `/run/netns/${netns}`}`,
       "sh",
       "-c",
       'exec "$@" >"$0" 2>&1',
