@@ -1,0 +1,352 @@
+/** A typed client of the host API over its Unix socket. */
+import { Buffer } from "node:buffer";
+import { type IncomingMessage, request } from "node:http";
+import { createInterface } from "node:readline";
+import type { z } from "zod";
+import { type FailureStatus, OutcallError } from "../errors.ts";
+import { NDJSON } from "./ndjson.ts";
+import * as replies from "./replies.ts";
+import type { DnsTestResult } from "./replies.ts";
+import { STOP_TIMEOUT_DEFAULT_SECS } from "./schemas.ts";
+import type {
+  BridgeStatus,
+  ContainerCreateRequest,
+  ContainerDetail,
+  ContainerInfo,
+  DnsCacheEntry,
+  DnsCacheStats,
+  DnsStatus,
+  NetworkCreateRequest,
+  NetworkCreateResult,
+  NetworkStatus,
+  ProxyStatus,
+  ReloadResult,
+  RuleSummary,
+} from "./services.ts";
+
+/** How long the daemon may be silent. */
+const REQUEST_TIMEOUT_MS = 30_000;
+
+/** More than any list that an operator would read. */
+const MAX_REPLY_BYTES = 16 * 1024 * 1024;
+
+/** What the operating system says, as strerror(3) words it, for what connecting can run into. */
+const OS_REASONS: Readonly<Record<string, string>> = {
+  EACCES: "Permission denied",
+  EAGAIN: "Resource temporarily unavailable",
+  ECONNREFUSED: "Connection refused",
+  ECONNRESET: "Connection reset by peer",
+  ELOOP: "Too many levels of symbolic links",
+  ENAMETOOLONG: "File name too long",
+  ENOENT: "No such file or directory",
+  ENOTDIR: "Not a directory",
+  ENOTSOCK: "Socket operation on non-socket",
+  EPERM: "Operation not permitted",
+  EPIPE: "Broken pipe",
+  ETIMEDOUT: "Connection timed out",
+};
+
+const STATUSES: readonly FailureStatus[] = [
+  400,
+  401,
+  403,
+  404,
+  405,
+  409,
+  413,
+  422,
+  429,
+  500,
+  503,
+];
+
+interface Call {
+  readonly method: "GET" | "POST";
+  readonly path: string;
+  readonly query?: Readonly<Record<string, string | undefined>>;
+  readonly body?: object;
+  readonly accept?: string;
+  readonly timeoutMs?: number;
+}
+
+/**
+ * The host API as functions. Each throws the OutcallError that the daemon answered with, or
+ * `daemon.unreachable` (503), or `daemon.bad_reply` (500) when what answers is no outcalld.
+ */
+export class HostClient {
+  /** @param socketPath Path of the host socket. Nothing is opened before the first call. */
+  constructor(readonly socketPath: string) {}
+
+  /** State of the default bridge. */
+  bridgeStatus(): Promise<BridgeStatus> {
+    return this.#get(replies.bridgeStatus, "/api/v1/bridge");
+  }
+
+  /** Creates or adopts the bridge and applies the firewall. */
+  async bridgeUp(): Promise<void> {
+    await this.#post(replies.done, "/api/v1/bridge/up");
+  }
+
+  /** Tears bridge and firewall down. */
+  async bridgeDown(): Promise<void> {
+    await this.#post(replies.done, "/api/v1/bridge/down");
+  }
+
+  /** The rules in force, in evaluation order. */
+  async rules(): Promise<readonly RuleSummary[]> {
+    return (await this.#get(replies.ruleList, "/api/v1/rules")).rules;
+  }
+
+  /** Loads the rules directory anew; `rules.invalid` when the old set stays. */
+  reloadRules(): Promise<ReloadResult> {
+    return this.#post(replies.reloadResult, "/api/v1/rules/reload");
+  }
+
+  /** State of the DNS filter. */
+  dnsStatus(): Promise<DnsStatus> {
+    return this.#get(replies.dnsStatus, "/api/v1/dns");
+  }
+
+  /** Whether `name` would resolve for the agent named `agent` (absent: one without a name). */
+  dnsTest(name: string, type: string, agent?: string): Promise<DnsTestResult> {
+    return this.#get(replies.dnsTestResult, "/api/v1/dns/test", { name, type, agent });
+  }
+
+  /** Counters of the DNS cache, and its content when `entries` is set. */
+  dnsCache(
+    entries: boolean,
+  ): Promise<{ readonly stats: DnsCacheStats; readonly entries: readonly DnsCacheEntry[] }> {
+    return this.#get(replies.dnsCache, "/api/v1/dns/cache", {
+      entries: entries ? "true" : undefined,
+    });
+  }
+
+  /** Empties the DNS cache. */
+  dnsFlush(): Promise<{ readonly entries_flushed: number }> {
+    return this.#post(replies.dnsFlush, "/api/v1/dns/cache/flush");
+  }
+
+  /** State of the proxy. */
+  proxyStatus(): Promise<ProxyStatus> {
+    return this.#get(replies.proxyStatus, "/api/v1/proxy");
+  }
+
+  /** Makes a network, or finds the one that is there. */
+  createNetwork(wanted: NetworkCreateRequest): Promise<NetworkCreateResult> {
+    return this.#post(replies.networkCreated, "/api/v1/network/create", wanted);
+  }
+
+  /** One network; the default one without a name. */
+  network(name?: string): Promise<NetworkStatus> {
+    return this.#get(replies.networkStatus, "/api/v1/network", { name });
+  }
+
+  /** All managed networks. */
+  async networks(): Promise<readonly NetworkStatus[]> {
+    return (await this.#get(replies.networkList, "/api/v1/networks")).networks;
+  }
+
+  /** Removes a network without containers; the default one without a name. */
+  destroyNetwork(name?: string): Promise<{ readonly name: string; readonly destroyed: boolean }> {
+    return this.#post(replies.networkDestroyed, "/api/v1/network/destroy", { name });
+  }
+
+  /** Creates and starts an agent container. */
+  createContainer(
+    wanted: ContainerCreateRequest,
+  ): Promise<{ readonly container_id: string; readonly name: string; readonly created: boolean }> {
+    return this.#post(replies.containerCreated, "/api/v1/container/create", wanted);
+  }
+
+  /** All agent containers, stopped ones too. */
+  async containers(): Promise<readonly ContainerInfo[]> {
+    return (await this.#get(replies.containerList, "/api/v1/containers")).containers;
+  }
+
+  /** One agent container. */
+  container(name: string): Promise<ContainerDetail> {
+    return this.#get(replies.containerDetail, "/api/v1/container", { name });
+  }
+
+  /** Stops an agent container, by force after `timeoutSecs`. */
+  stopContainer(
+    name: string,
+    timeoutSecs: number = STOP_TIMEOUT_DEFAULT_SECS,
+  ): Promise<{ readonly name: string; readonly stopped: boolean }> {
+    return this.#call(replies.containerStopped, {
+      method: "POST",
+      path: "/api/v1/container/stop",
+      body: { name, timeout: timeoutSecs },
+      timeoutMs: REQUEST_TIMEOUT_MS + timeoutSecs * 1_000,
+    });
+  }
+
+  /** Removes an agent container; a running one only with `force`. */
+  removeContainer(
+    name: string,
+    force: boolean,
+  ): Promise<{ readonly name: string; readonly removed: boolean }> {
+    return this.#post(replies.containerRemoved, "/api/v1/container/remove", { name, force });
+  }
+
+  /** Pulls an image, however long it takes, as long as the daemon gives signs of life. */
+  async pullImage(
+    image: string,
+    onProgress: (line: string) => void,
+  ): Promise<{ readonly image: string; readonly pulled: boolean }> {
+    const response = await this.#send({
+      method: "POST",
+      path: "/api/v1/container/pull",
+      body: { image },
+      accept: NDJSON,
+    });
+    if (response.headers["content-type"] !== NDJSON) {
+      return this.#read(replies.imagePulled, response.statusCode, await this.#text(response));
+    }
+    let last = "";
+    try {
+      for await (const line of createInterface({ input: response })) {
+        const progress = progressIn(line);
+        if (progress !== null) onProgress(progress);
+        else if (line !== "") last = line;
+      }
+    } catch (cause) {
+      throw this.#unreachable(cause);
+    }
+    return this.#read(replies.imagePulled, undefined, last);
+  }
+
+  #get<S extends z.ZodType>(
+    reply: S,
+    path: string,
+    query: Readonly<Record<string, string | undefined>> = {},
+  ): Promise<z.output<S>> {
+    return this.#call(reply, { method: "GET", path, query });
+  }
+
+  #post<S extends z.ZodType>(reply: S, path: string, body?: object): Promise<z.output<S>> {
+    return this.#call(reply, { method: "POST", path, ...(body === undefined ? {} : { body }) });
+  }
+
+  async #call<S extends z.ZodType>(reply: S, call: Call): Promise<z.output<S>> {
+    const response = await this.#send(call);
+    return this.#read(reply, response.statusCode, await this.#text(response));
+  }
+
+  #send(call: Call): Promise<IncomingMessage> {
+    const body = call.body === undefined ? "" : JSON.stringify(call.body);
+    const timeoutMs = call.timeoutMs ?? REQUEST_TIMEOUT_MS;
+    return new Promise((resolve, reject) => {
+      const outgoing = request({
+        socketPath: this.socketPath,
+        method: call.method,
+        path: withQuery(call.path, call.query),
+        agent: false, // one command, one connection
+        timeout: timeoutMs,
+        headers: {
+          Host: "localhost",
+          Accept: call.accept ?? "application/json",
+          ...(call.method === "POST" ? { "Content-Length": Buffer.byteLength(body) } : {}),
+          ...(body === "" ? {} : { "Content-Type": "application/json" }),
+        },
+      });
+      outgoing.on("response", resolve);
+      outgoing.on("timeout", () => outgoing.destroy(timedOut(timeoutMs)));
+      outgoing.on("error", (cause) => reject(this.#unreachable(cause)));
+      outgoing.end(body);
+    });
+  }
+
+  async #text(response: IncomingMessage): Promise<string> {
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    try {
+      for await (const chunk of response) {
+        const part = Buffer.from(chunk);
+        bytes += part.length;
+        if (bytes > MAX_REPLY_BYTES) break;
+        chunks.push(part);
+      }
+    } catch (cause) {
+      throw this.#unreachable(cause);
+    }
+    if (bytes > MAX_REPLY_BYTES) throw this.#badReply(`more than ${MAX_REPLY_BYTES} bytes`);
+    return Buffer.concat(chunks).toString("utf8");
+  }
+
+  /** @param status Undefined for the end of a stream, where a failure names its own. */
+  #read<S extends z.ZodType>(reply: S, status: number | undefined, text: string): z.output<S> {
+    let json: unknown;
+    try {
+      json = JSON.parse(text);
+    } catch {
+      throw this.#badReply("not JSON");
+    }
+    const failed = replies.failureReply.safeParse(json);
+    if (failed.success) {
+      const { error, code, hint, details, status: named } = failed.data;
+      const known = STATUSES.find((known) => known === (status ?? named)) ?? 500;
+      throw new OutcallError(known, code, error, {
+        ...(hint === undefined ? {} : { hint }),
+        ...(details === undefined ? {} : { details }),
+      });
+    }
+    if (!(json instanceof Object) || Reflect.get(json, "ok") !== true) {
+      throw this.#badReply("no envelope");
+    }
+    const result = reply.safeParse(json);
+    if (result.success) return result.data;
+    const field = result.error.issues[0]?.path.join(".") ?? "";
+    throw this.#badReply(`unexpected field "${field}"`);
+  }
+
+  /** Decision D19. */
+  #unreachable(cause: unknown): OutcallError {
+    const code: unknown = cause instanceof Error ? Reflect.get(cause, "code") : undefined;
+    const reason = typeof code === "string" ? OS_REASONS[code] ?? code : String(cause);
+    return new OutcallError(
+      503,
+      "daemon.unreachable",
+      `daemon unreachable (${this.socketPath}: ${reason})`,
+      { cause, hint: unreachableHint(code) },
+    );
+  }
+
+  #badReply(reason: string): OutcallError {
+    return new OutcallError(
+      500,
+      "daemon.bad_reply",
+      `the reply from ${this.socketPath} cannot be read: ${reason}`,
+      { hint: "Is it outcalld's host socket, and of the same version as this command?" },
+    );
+  }
+}
+
+function unreachableHint(code: unknown): string {
+  return code === "EACCES" || code === "EPERM"
+    ? "Run the command as root or as a member of the group outcall."
+    : "Is outcalld running? Start it, or name its socket with --socket <path>.";
+}
+
+function timedOut(timeoutMs: number): Error {
+  return Object.assign(new Error(`no answer within ${timeoutMs / 1000} s`), { code: "ETIMEDOUT" });
+}
+
+function withQuery(path: string, query: Call["query"] = {}): string {
+  const parameters = new URLSearchParams();
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== undefined) parameters.set(name, value);
+  }
+  return parameters.size === 0 ? path : `${path}?${parameters}`;
+}
+
+function progressIn(line: string): string | null {
+  if (line === "") return null;
+  try {
+    const json: unknown = JSON.parse(line);
+    const progress: unknown = json instanceof Object ? Reflect.get(json, "progress") : null;
+    return typeof progress === "string" ? progress : null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,114 @@
+/** The facts of a dry run, from JSON: checked strictly, and normalised as the enforcing layers do. */
+import { z } from "zod";
+import { Hostname, parseHost } from "../net/host.ts";
+import { Ip } from "../net/ip.ts";
+import type { Facts, Layer } from "../rules/types.ts";
+
+const hostname = z.string().transform((text, context) => {
+  const host = parseHost(text);
+  if (host === null) {
+    context.addIssue(`"${text}" is not a hostname or address`);
+    return z.NEVER;
+  }
+  return host instanceof Hostname ? host.name : host.text;
+});
+
+const address = z.string().transform((text, context) => {
+  const ip = Ip.parse(text);
+  if (ip === null) {
+    context.addIssue(`"${text}" is not an IP address`);
+    return z.NEVER;
+  }
+  return ip.text;
+});
+
+const headers = z.record(z.string(), z.string()).transform((record) =>
+  Object.fromEntries(Object.entries(record).map(([name, value]) => [name.toLowerCase(), value]))
+);
+
+/** A DNS record type by mnemonic or as `TYPE65280` (RFC 3597), in upper case. */
+export const recordType = z.string()
+  .regex(/^[A-Za-z][A-Za-z0-9]{0,15}$/, "expected a record type such as AAAA")
+  .transform((text) => text.toUpperCase());
+
+/** A DNS name; an address is not one. */
+export const dnsName = z.string().transform((text, context) => {
+  const host = Hostname.parse(text);
+  if (host === null) {
+    context.addIssue(`"${text}" is not a hostname`);
+    return z.NEVER;
+  }
+  return host.name;
+});
+
+const strings = z.array(z.string()).readonly();
+
+/** What is known about the attempt; what is absent is unknown. */
+const facts = z.strictObject({
+  network: z.strictObject({
+    hostname: hostname.exactOptional(),
+    ip: address.exactOptional(),
+    port: z.int().min(1).max(65_535).exactOptional(),
+    protocol: z.enum(["tcp", "udp"]).exactOptional(),
+  }).exactOptional(),
+  http: z.strictObject({
+    method: z.string().transform((text) => text.toUpperCase()).exactOptional(),
+    path: z.string().startsWith("/").exactOptional(),
+    host: hostname.exactOptional(),
+    headers: headers.exactOptional(),
+    body_size: z.int().min(0).exactOptional(),
+  }).exactOptional(),
+  dns: z.strictObject({
+    query: dnsName.exactOptional(),
+    record_type: recordType.exactOptional(),
+  }).exactOptional(),
+  agent: z.strictObject({ name: z.string().exactOptional() }).exactOptional(),
+  docker: z.strictObject({
+    image: z.string().exactOptional(),
+    command: strings.exactOptional(),
+    volumes: strings.exactOptional(),
+    env_keys: strings.exactOptional(),
+    capabilities: strings.exactOptional(),
+  }).exactOptional(),
+  run: z.strictObject({
+    tool: z.string().exactOptional(),
+    args: strings.exactOptional(),
+    flags: strings.exactOptional(),
+    cwd: z.string().exactOptional(),
+    context: z.record(z.string(), z.unknown()).exactOptional(),
+  }).exactOptional(),
+}) satisfies z.ZodType<Facts>;
+
+const LAYERS = ["dns", "grant", "connect", "sni", "http", "dial", "agent", "container"] as const;
+
+/** `POST /api/v1/rule/evaluate`; without `layer`, {@linkcode layerOf} picks it. */
+export const evaluateRequest = z.strictObject({
+  context: facts,
+  layer: z.enum(LAYERS).optional(),
+});
+
+/** The layer that would judge an attempt of which this is known. */
+export function layerOf(facts: Facts): Layer {
+  if (facts.run !== undefined) return "agent";
+  if (facts.docker !== undefined) return "container";
+  if (facts.dns !== undefined) return "dns";
+  if (facts.http !== undefined && facts.http.method !== "CONNECT") return "http";
+  return "connect";
+}
+
+/** `GET /api/v1/dns/test`; without `agent`, a container that Docker does not know. */
+export const dnsTestQuery = z.strictObject({
+  name: dnsName,
+  type: recordType.default("A"),
+  agent: z.string().default(""),
+});
+
+/** What the DNS filter knows when it judges a question (docs/architecture.md). */
+export function dnsFacts(question: z.output<typeof dnsTestQuery>): Facts {
+  return {
+    dns: { query: question.name, record_type: question.type },
+    network: { hostname: question.name },
+    http: { host: question.name },
+    agent: { name: question.agent },
+  };
+}

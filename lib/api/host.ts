@@ -1,0 +1,291 @@
+/**
+ * The operator API on the host socket. A handler reads the request, calls one service, and wraps
+ * what it returns; deciding who may connect is the server's business (lib/api/operators.ts).
+ */
+import { stream } from "hono/streaming";
+import { OutcallError } from "../errors.ts";
+import { logger } from "../log.ts";
+import type { Verdict } from "../rules/types.ts";
+import { failure, presentable, success } from "./envelope.ts";
+import { dnsFacts, dnsTestQuery, evaluateRequest, layerOf } from "./facts.ts";
+import { NDJSON } from "./ndjson.ts";
+import type { DnsTestResult, EvaluateResult } from "./replies.ts";
+import { type ApiApp, apiApp, type ApiContext, readBody, readQuery, type Route } from "./router.ts";
+import {
+  containerCreate,
+  containerName,
+  containerRemove,
+  containerStop,
+  decisionsQuery,
+  dnsCacheQuery,
+  imagePull,
+  networkCreate,
+  networkName,
+  nothing,
+} from "./schemas.ts";
+import type { HostServices, PartHealth } from "./services.ts";
+
+const log = logger("host_api");
+
+/** A blank line this often keeps a silent stream from looking dead to the client. */
+const STREAM_HEARTBEAT_MS = 10_000;
+
+/** The operator API over `services`. Serve it with {@linkcode serveUnix}. */
+export function hostApp(services: HostServices): ApiApp {
+  return apiApp([
+    ...bridgeRoutes(services),
+    ...ruleRoutes(services),
+    ...dnsRoutes(services),
+    ...networkRoutes(services),
+    ...containerRoutes(services),
+    ...decisionRoutes(services),
+    ...daemonRoutes(services),
+  ], "host_api");
+}
+
+/** Asks for what a service knows; the query must be empty. */
+function show(path: string, answer: () => object | Promise<object>): Route {
+  return {
+    method: "GET",
+    path,
+    handle: async (c) => {
+      readQuery(c, nothing);
+      return c.json(success(await answer()));
+    },
+  };
+}
+
+/** Changes something, and leaves a line in the log that says who did. */
+function act(path: string, change: (c: ApiContext) => Response | Promise<Response>): Route {
+  return {
+    method: "POST",
+    path,
+    handle: (c) => {
+      readQuery(c, nothing);
+      log.info("{path} by uid {uid}, pid {pid}", {
+        path,
+        uid: c.env.peer.uid,
+        pid: c.env.peer.pid,
+      });
+      return change(c);
+    },
+  };
+}
+
+function bridgeRoutes({ bridge }: HostServices): Route[] {
+  return [
+    show("/api/v1/bridge", () => bridge.status()),
+    act("/api/v1/bridge/up", async (c) => {
+      await bridge.up();
+      return c.json(success({}));
+    }),
+    act("/api/v1/bridge/down", async (c) => {
+      await bridge.down();
+      return c.json(success({}));
+    }),
+  ];
+}
+
+function evaluation(verdict: Verdict): EvaluateResult {
+  return {
+    decision: verdict.allowed ? "allow" : "block",
+    reason: verdict.reason,
+    matched_rule: verdict.rule?.id ?? null,
+    file: verdict.rule?.file ?? null,
+    line: verdict.rule?.line ?? null,
+  };
+}
+
+function ruleRoutes({ policy }: HostServices): Route[] {
+  return [
+    show("/api/v1/rules", () => ({ rules: policy.list() })),
+    {
+      method: "GET",
+      path: "/api/v1/rule/:id",
+      handle: (c) => {
+        readQuery(c, nothing);
+        const id = c.req.param("id");
+        const rule = policy.list().find((rule) => rule.id === id);
+        if (rule === undefined) {
+          throw new OutcallError(404, "rules.not_found", `rule not found: "${id}"`);
+        }
+        return c.json(success(rule));
+      },
+    },
+    act("/api/v1/rules/reload", async (c) => c.json(success(await policy.reload()))),
+    {
+      method: "POST",
+      path: "/api/v1/rule/evaluate",
+      handle: async (c) => {
+        readQuery(c, nothing);
+        const { context, layer } = await readBody(c, evaluateRequest);
+        return c.json(success(evaluation(policy.evaluate(layer ?? layerOf(context), context))));
+      },
+    },
+  ];
+}
+
+function dnsRoutes({ dns, proxy, policy }: HostServices): Route[] {
+  return [
+    show("/api/v1/dns", () => dns.status()),
+    {
+      method: "GET",
+      path: "/api/v1/dns/cache",
+      handle: (c) => {
+        const { entries } = readQuery(c, dnsCacheQuery);
+        return c.json(success({
+          stats: dns.cacheStats(),
+          entries: entries === "true" ? dns.cacheEntries() : [],
+        }));
+      },
+    },
+    act("/api/v1/dns/cache/flush", (c) => c.json(success({ entries_flushed: dns.flush() }))),
+    {
+      method: "GET",
+      path: "/api/v1/dns/test",
+      handle: (c) => {
+        const question = readQuery(c, dnsTestQuery);
+        const result: DnsTestResult = {
+          hostname: question.name,
+          record_type: question.type,
+          ...evaluation(policy.evaluate("dns", dnsFacts(question))),
+        };
+        return c.json(success(result));
+      },
+    },
+    show("/api/v1/proxy", () => proxy.status()),
+  ];
+}
+
+function networkRoutes({ networks }: HostServices): Route[] {
+  return [
+    show("/api/v1/networks", async () => ({ networks: await networks.list() })),
+    {
+      method: "GET",
+      path: "/api/v1/network",
+      handle: async (c) => c.json(success(await networks.status(readQuery(c, networkName).name))),
+    },
+    show("/api/v1/network/config", () => ({ subnet_block: networks.subnetBlock })),
+    act(
+      "/api/v1/network/create",
+      async (c) => c.json(success(await networks.create(await readBody(c, networkCreate)))),
+    ),
+    act("/api/v1/network/destroy", async (c) => {
+      const { name } = await readBody(c, networkName);
+      return c.json(success(await networks.destroy(name)));
+    }),
+  ];
+}
+
+function containerRoutes({ containers }: HostServices): Route[] {
+  return [
+    show("/api/v1/containers", async () => ({ containers: await containers.list() })),
+    {
+      method: "GET",
+      path: "/api/v1/container",
+      handle: async (c) =>
+        c.json(success(await containers.inspect(readQuery(c, containerName).name))),
+    },
+    act(
+      "/api/v1/container/create",
+      async (c) => c.json(success(await containers.create(await readBody(c, containerCreate)))),
+    ),
+    act("/api/v1/container/stop", async (c) => {
+      const { name, timeout } = await readBody(c, containerStop);
+      return c.json(success(await containers.stop(name, timeout)));
+    }),
+    act("/api/v1/container/remove", async (c) => {
+      const { name, force } = await readBody(c, containerRemove);
+      return c.json(success(await containers.remove(name, force)));
+    }),
+    act("/api/v1/container/pull", async (c) => {
+      const { image } = await readBody(c, imagePull);
+      if (c.req.header("accept")?.includes(NDJSON)) return streamPull(c, containers, image);
+      return c.json(success(await containers.pull(image, () => {})));
+    }),
+  ];
+}
+
+/**
+ * Lines `{"progress": …}` while the engine works, then the envelope. HTTP's status is sent before
+ * the outcome is known, so a failure carries its own as `status`.
+ */
+function streamPull(
+  c: ApiContext,
+  containers: HostServices["containers"],
+  image: string,
+): Response {
+  c.header("Content-Type", NDJSON);
+  return stream(c, async (body) => {
+    const send = (value: object): Promise<unknown> => body.writeln(JSON.stringify(value));
+    const heartbeat = setInterval(() => void body.writeln(""), STREAM_HEARTBEAT_MS);
+    try {
+      await send(
+        success(await containers.pull(image, (line) => void send({ progress: line }))),
+      );
+    } catch (thrown) {
+      const error = presentable(thrown, "host_api");
+      await send({ ...failure(error), status: error.status });
+    } finally {
+      clearInterval(heartbeat);
+    }
+  });
+}
+
+function decisionRoutes({ decisions }: HostServices): Route[] {
+  return [
+    {
+      method: "GET",
+      path: "/api/v1/decisions",
+      handle: (c) =>
+        c.json(success({ decisions: decisions.recent(readQuery(c, decisionsQuery).limit) })),
+    },
+    {
+      method: "GET",
+      path: "/api/v1/decisions/:id",
+      handle: (c) => {
+        readQuery(c, nothing);
+        const id = c.req.param("id");
+        const decision = id === undefined ? undefined : decisions.find(id);
+        if (decision === undefined) {
+          throw new OutcallError(404, "decisions.not_found", `decision not found: "${id}"`, {
+            hint: "Only the newest decisions stay in memory.",
+          });
+        }
+        return c.json(success(decision));
+      },
+    },
+  ];
+}
+
+/** The worst state of any part (decision D17). */
+function worst(parts: readonly PartHealth[]): PartHealth["state"] {
+  for (const state of ["failed", "degraded"] as const) {
+    if (parts.some((part) => part.state === state)) return state;
+  }
+  return "ok";
+}
+
+function daemonRoutes(services: HostServices): Route[] {
+  return [
+    // Alive is who answers, so this never fails; what is wrong stands in `status` and the parts.
+    show("/api/v1/health", async () => {
+      const parts = await services.health();
+      return { status: worst(parts), parts };
+    }),
+    {
+      method: "GET",
+      path: "/api/v1/ready",
+      handle: async (c) => {
+        readQuery(c, nothing);
+        const parts = await services.health();
+        const failed = parts.filter((part) => part.state === "failed");
+        if (failed.length === 0) return c.json(success({ status: worst(parts), parts }));
+        const reasons = failed.map((part) => `${part.name}: ${part.detail}`).join("; ");
+        const error = new OutcallError(503, "daemon.not_ready", `not ready: ${reasons}`);
+        return c.json({ ...failure(error), parts }, error.status);
+      },
+    },
+    show("/api/v1/version", () => ({ version: services.version })),
+  ];
+}

@@ -1,0 +1,114 @@
+/** What both API apps share: envelopes for everything that can go wrong before a handler runs. */
+import { type Context, Hono } from "hono";
+import { bodyLimit } from "hono/body-limit";
+import type { z } from "zod";
+import { OutcallError } from "../errors.ts";
+import type { PeerCredentials } from "../linux/peer.ts";
+import type { Target } from "../log.ts";
+import { presentable, sendFailure } from "./envelope.ts";
+import { parse } from "./schemas.ts";
+
+/** What the Unix server tells a handler about the connection. */
+export interface PeerEnv {
+  /** Whose connection this is, on the kernel's word. */
+  readonly peer: PeerCredentials;
+}
+
+/** A Hono app served by {@linkcode serveUnix}. */
+export type ApiApp = Hono<{ Bindings: PeerEnv }>;
+
+/** One request, as handlers see it. */
+export type ApiContext = Context<{ Bindings: PeerEnv }>;
+
+/** One endpoint. */
+export interface Route {
+  readonly method: "GET" | "POST";
+  /** Hono path pattern. */
+  readonly path: string;
+  readonly handle: (c: ApiContext) => Response | Promise<Response>;
+}
+
+/** An operator has no reason to send more; neither has an agent. */
+export const MAX_BODY_BYTES = 1024 * 1024;
+
+/** An app that answers `routes`, and everything else with a failure envelope. */
+export function apiApp(routes: readonly Route[], target: Target): ApiApp {
+  const app: ApiApp = new Hono<{ Bindings: PeerEnv }>();
+  app.use(bodyLimit({
+    maxSize: MAX_BODY_BYTES,
+    onError: (c) =>
+      sendFailure(
+        c,
+        new OutcallError(413, "request.too_large", `request body exceeds ${MAX_BODY_BYTES} bytes`),
+      ),
+  }));
+  for (const route of routes) app.on(route.method, route.path, route.handle);
+  for (const [path, allow] of allowedMethods(routes)) {
+    app.all(path, (c) => {
+      c.header("Allow", allow);
+      return sendFailure(
+        c,
+        new OutcallError(405, "request.method", `${c.req.method} is not possible here`, {
+          hint: `Use ${allow}.`,
+        }),
+      );
+    });
+  }
+  app.notFound((c) =>
+    sendFailure(c, new OutcallError(404, "request.not_found", `no such endpoint: ${c.req.path}`))
+  );
+  app.onError((thrown, c) => sendFailure(c, presentable(thrown, target)));
+  return app;
+}
+
+function allowedMethods(routes: readonly Route[]): Map<string, string> {
+  const allowed = new Map<string, string>();
+  for (const { method, path } of routes) {
+    const methods = method === "GET" ? "GET, HEAD" : method; // Hono answers HEAD wherever GET is
+    const others = allowed.get(path);
+    allowed.set(path, others === undefined ? methods : `${others}, ${methods}`);
+  }
+  return allowed;
+}
+
+/**
+ * The JSON body as `schema` describes it.
+ * @throws OutcallError `request.malformed` (400) when it is not JSON, `request.invalid` (422) when
+ * it does not fit.
+ */
+export async function readBody<S extends z.ZodType>(
+  c: ApiContext,
+  schema: S,
+): Promise<z.output<S>> {
+  const mediaType = c.req.header("content-type")?.split(";")[0]?.trim().toLowerCase();
+  if (mediaType !== "application/json") {
+    throw new OutcallError(400, "request.malformed", "the request body must be JSON", {
+      hint: "Send a JSON object with the header Content-Type: application/json.",
+    });
+  }
+  const text = await c.req.text();
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (cause) {
+    throw new OutcallError(400, "request.malformed", "the request body is not valid JSON", {
+      cause,
+    });
+  }
+  return parse(schema, "request body", json);
+}
+
+/**
+ * The query string as `schema` describes it.
+ * @throws OutcallError `request.invalid` (422), also for a parameter given twice.
+ */
+export function readQuery<S extends z.ZodType>(c: ApiContext, schema: S): z.output<S> {
+  const query: Record<string, string> = {};
+  for (const [name, values] of Object.entries(c.req.queries())) {
+    if (values.length > 1) {
+      throw new OutcallError(422, "request.invalid", `invalid query: "${name}" is given twice`);
+    }
+    query[name] = values[0] ?? "";
+  }
+  return parse(schema, "query", query);
+}

@@ -1,0 +1,100 @@
+/** What the host API accepts. Strict: a misspelt field is refused by name, never skipped. */
+import { z } from "zod";
+import { OutcallError } from "../errors.ts";
+import type { ContainerCreateRequest, NetworkCreateRequest } from "./services.ts";
+
+/**
+ * `input` as `schema` describes it.
+ * @param what What is being read, for the message: `request body` or `query`.
+ * @throws OutcallError `request.invalid` (422) naming every field that is wrong.
+ */
+export function parse<S extends z.ZodType>(schema: S, what: string, input: unknown): z.output<S> {
+  const result = schema.safeParse(input);
+  if (result.success) return result.data;
+  throw new OutcallError(
+    422,
+    "request.invalid",
+    `invalid ${what}: ${result.error.issues.map(issueText).join("; ")}`,
+  );
+}
+
+function issueText(issue: z.core.$ZodIssue): string {
+  const place = issue.path.map(String).join(".");
+  if (issue.code === "unrecognized_keys") {
+    const names = issue.keys.map((key) => `"${place === "" ? key : `${place}.${key}`}"`);
+    return `unknown field ${names.join(", ")}`;
+  }
+  const message = issue.message.replace(/^Invalid input: /, "");
+  return place === "" ? message : `field "${place}": ${message}`;
+}
+
+/** A field that may be absent or null, which mean the same. */
+// deno-lint-ignore explicit-function-return-type -- zod infers what no annotation could say shorter
+function optional<S extends z.ZodType>(schema: S) {
+  return schema.nullish().transform((value) => value ?? undefined);
+}
+
+const strings = z.array(z.string()).readonly();
+/** Requests that say nothing: any parameter is a mistake. */
+export const nothing = z.strictObject({});
+
+/** `GET /api/v1/network` and `POST /api/v1/network/destroy`: absent for the default network. */
+export const networkName = z.strictObject({ name: optional(z.string()) });
+
+/** `POST /api/v1/network/create` */
+export const networkCreate = z.strictObject({
+  name: optional(z.string()),
+  subnet: optional(z.string()),
+  gateway: optional(z.string()),
+}) satisfies z.ZodType<NetworkCreateRequest>;
+
+/** `POST /api/v1/container/create` */
+export const containerCreate = z.strictObject({
+  image: z.string(),
+  network: optional(z.string()),
+  name: optional(z.string()),
+  user: optional(z.string()),
+  memory_limit: optional(z.int()),
+  cpu_shares: optional(z.int()),
+  env: optional(strings),
+  cmd: optional(strings),
+  entrypoint: optional(strings),
+  working_dir: optional(z.string()),
+  volumes: optional(strings),
+  include_outcall_helper_mounts: optional(z.boolean()),
+  interactive: optional(z.boolean()),
+  tty: optional(z.boolean()),
+}) satisfies z.ZodType<ContainerCreateRequest>;
+
+/** `GET /api/v1/container` */
+export const containerName = z.strictObject({ name: z.string() });
+
+/** Longest time between SIGTERM and SIGKILL (S008-FR-012, S008-FR-028). */
+export const STOP_TIMEOUT_MAX_SECS = 300;
+/** That time when the request does not say. */
+export const STOP_TIMEOUT_DEFAULT_SECS = 10;
+
+/** `POST /api/v1/container/stop` */
+export const containerStop = z.strictObject({
+  name: z.string(),
+  timeout: z.int().min(0).max(STOP_TIMEOUT_MAX_SECS).nullish()
+    .transform((seconds) => seconds ?? STOP_TIMEOUT_DEFAULT_SECS),
+});
+
+/** `POST /api/v1/container/remove` */
+export const containerRemove = z.strictObject({
+  name: z.string(),
+  force: z.boolean().nullish().transform((force) => force ?? false),
+});
+
+/** `POST /api/v1/container/pull` */
+export const imagePull = z.strictObject({ image: z.string() });
+
+/** `GET /api/v1/dns/cache` */
+export const dnsCacheQuery = z.strictObject({ entries: z.enum(["true", "false"]).optional() });
+
+/** `GET /api/v1/decisions`: how many of the newest. */
+export const decisionsQuery = z.strictObject({
+  limit: z.string().regex(/^[0-9]{1,5}$/, "expected a number from 1 to 10000")
+    .transform(Number).pipe(z.int().min(1).max(10_000)).default(100),
+});
