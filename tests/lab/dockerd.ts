@@ -69,7 +69,7 @@ async function unmountBelow(folder: string): Promise<void> {
 }
 
 /** Removes the control groups of one engine; empty by now, so plain rmdir from the leaves up. */
-async function removeControlGroups(name: string): Promise<void> {
+export async function removeControlGroups(name: string): Promise<void> {
   const roots = ["/sys/fs/cgroup"];
   for await (const entry of Deno.readDir("/sys/fs/cgroup")) {
     if (entry.isDirectory) roots.push(`/sys/fs/cgroup/${entry.name}`);
