@@ -164,6 +164,14 @@ export async function listTable(family: Family, name: string): Promise<readonly 
 }
 
 /**
+ * Deletes a table with all it holds.
+ * @throws OutcallError as {@linkcode applyRuleset}, also when there is no such table.
+ */
+export async function deleteTable(family: Family, name: string): Promise<void> {
+  await applyRuleset(`delete table ${family} ${name}\n`);
+}
+
+/**
  * One text for all listings of tables that enforce the same: handles and counter values, which
  * change by themselves, are taken out, and set elements, whose order means nothing, are sorted.
  */

@@ -40,6 +40,18 @@ export class Cidr {
     return typeof read === "string" ? null : read;
   }
 
+  /**
+   * The block of prefix length `prefix` that `ip` lies in.
+   * @throws RangeError when there is no such prefix length.
+   */
+  static containing(ip: Ip, prefix: number): Cidr {
+    const bits = ip.bytes.length * 8;
+    if (!Number.isInteger(prefix) || prefix < 0 || prefix > bits) {
+      throw new RangeError(`an IPv${ip.version} prefix length is 0 to ${bits}, not ${prefix}`);
+    }
+    return new Cidr(Ip.fromBytes(clearHostBits(ip.bytes, prefix)), prefix);
+  }
+
   /** The smallest reason why `text` is not a block, or null when it is one. */
   static problem(text: string): string | null {
     const read = Cidr.#read(text);

@@ -1,0 +1,393 @@
+/**
+ * The managed bridges and the firewall around them.
+ *
+ * One rule holds for every operation: the table covers a bridge before the bridge can carry a
+ * packet, and until after it is gone. Whatever fails in between leaves agents cut off.
+ */
+import type { BridgeStatus } from "../api/services.ts";
+import { messageOf, OutcallError } from "../errors.ts";
+import { applyRuleset, deleteTable, fingerprint, listTable } from "../linux/nft.ts";
+import { type Link, RouteNetlink } from "../linux/rtnetlink.ts";
+import { logger } from "../log.ts";
+import { Mutex } from "../mutex.ts";
+import { Cidr } from "../net/cidr.ts";
+import { Ip } from "../net/ip.ts";
+import { coveredBridges, FIREWALL_TABLE, type FirewallState, renderFirewall } from "./firewall.ts";
+import { assertBridgeName, bridgeName, isManagedName } from "./names.ts";
+import type { Segment } from "./segment.ts";
+
+const log = logger("bridge");
+
+/** Settings of {@linkcode Bridges}. */
+export interface BridgesOptions {
+  /** `--bridge`: the default network's bridge. */
+  readonly name: string;
+  /** `--subnet-block` in CIDR form: a bridge with an address in it is adopted at start-up. */
+  readonly subnetBlock: string;
+  /** The DNS filter's port on every gateway. */
+  readonly dnsPort: number;
+  /** The proxy's port on every gateway; null without a proxy. */
+  readonly proxyPort: number | null;
+}
+
+function notABridge(link: Link): OutcallError {
+  return new OutcallError(
+    409,
+    "bridge.not_a_bridge",
+    `'${link.name}' exists, but it is a ${link.kind ?? "network interface"}, not a bridge`,
+    { hint: "give --bridge another name, or remove that interface" },
+  );
+}
+
+function inUse(names: readonly string[]): OutcallError {
+  return new OutcallError(
+    409,
+    "bridge.in_use",
+    `the bridge is in use by: ${names.join(", ")}`,
+    { hint: "stop these containers or disconnect them from their managed network first" },
+  );
+}
+
+/** The managed bridges of this host. All operations run one at a time. */
+export class Bridges {
+  readonly #options: BridgesOptions;
+  readonly #block: Cidr;
+  readonly #segments = new Map<string, Segment>();
+  readonly #mutex = new Mutex();
+  #mode: FirewallState["mode"] = "live";
+  /** What the kernel showed right after the last change of ours. */
+  #applied: string | null = null;
+
+  /** @throws OutcallError `bridge.name`, or RangeError when the block is not one. */
+  constructor(options: BridgesOptions) {
+    assertBridgeName(options.name);
+    const block = Cidr.parse(options.subnetBlock);
+    if (block === null) throw new RangeError(`'${options.subnetBlock}' is not a subnet block`);
+    this.#options = options;
+    this.#block = block;
+  }
+
+  /** The default network's bridge. */
+  get name(): string {
+    return this.#options.name;
+  }
+
+  /** The networks covered by the firewall with their services, by the latest knowledge. */
+  segments(): readonly Segment[] {
+    return [...this.#segments.values()];
+  }
+
+  /**
+   * The name of bridge number `n`; 0 is the default network's (decision D3).
+   * @throws OutcallError `bridge.names_exhausted`
+   */
+  bridgeName(n: number): string {
+    return bridgeName(this.name, n);
+  }
+
+  /**
+   * The first name for a further network's bridge that no link, no known network and nothing in
+   * `taken` has.
+   * @param taken Names given out elsewhere, such as those of networks whose bridge is not there now.
+   * @throws OutcallError `bridge.names_exhausted`
+   */
+  nextFreeName(taken: ReadonlySet<string> = new Set()): string {
+    using netlink = new RouteNetlink();
+    const links = new Set(netlink.links().map((link) => link.name));
+    for (let n = 1;; n++) {
+      const name = this.bridgeName(n);
+      if (!links.has(name) && !this.#segments.has(name) && !taken.has(name)) return name;
+    }
+  }
+
+  /**
+   * The managed networks that the kernel shows: bridges named as ours with an address inside the
+   * block. A network whose name is not known yet has its bridge's.
+   */
+  discover(): Segment[] {
+    using netlink = new RouteNetlink();
+    return this.#discover(netlink);
+  }
+
+  /**
+   * Covers `segment` and makes its bridge work: first the table, then the link, its address and its
+   * state. Idempotent. When a step fails, what is covered stays covered.
+   * @throws OutcallError `bridge.not_a_bridge`, `bridge.enslaved`, `bridge.operation`,
+   * `bridge.permission`, and those of nft.
+   */
+  attach(segment: Segment): Promise<void> {
+    return this.#mutex.run(async () => {
+      using netlink = new RouteNetlink();
+      const before = this.#segments.get(segment.bridge);
+      this.#segments.set(segment.bridge, segment);
+      try {
+        await this.#apply(netlink);
+      } catch (error) {
+        if (before === undefined) this.#segments.delete(segment.bridge);
+        else this.#segments.set(segment.bridge, before);
+        throw error;
+      }
+      this.#bringUp(netlink, segment.bridge, segment);
+      log.info("attached {network} to {bridge}", { ...segment });
+    });
+  }
+
+  /**
+   * Removes the bridge of a network that is gone, then its part of the table. The default network's
+   * bridge is made anew, without an address.
+   * @throws OutcallError `bridge.in_use` when something is plugged into it.
+   */
+  detach(segment: Segment): Promise<void> {
+    return this.#mutex.run(async () => {
+      using netlink = new RouteNetlink();
+      const link = netlink.link(segment.bridge);
+      if (link !== null) this.#remove(netlink, [link]);
+      this.#segments.delete(segment.bridge);
+      await this.#apply(netlink);
+      if (segment.bridge === this.name) this.#bringUp(netlink, this.name, null);
+      log.info("detached {network} from {bridge}", { ...segment });
+    });
+  }
+
+  /** Renders the table from what is known now and replaces the kernel's. */
+  apply(): Promise<void> {
+    return this.#mutex.run(async () => {
+      using netlink = new RouteNetlink();
+      await this.#apply(netlink);
+    });
+  }
+
+  /**
+   * Replaces the table by the strict one, in which agents reach nothing; bridges and table stay
+   * (decision D2, S001-FR-010). When it fails the live table stays.
+   */
+  close(): Promise<void> {
+    return this.#mutex.run(async () => {
+      using netlink = new RouteNetlink();
+      this.#mode = "closed";
+      await this.#apply(netlink);
+      log.info("closed: agents reach nothing until the daemon is back");
+    });
+  }
+
+  /** The state of the default bridge and the table, looked up afresh (S001-FR-011). */
+  status(): Promise<BridgeStatus> {
+    return this.#mutex.run(async () => {
+      using netlink = new RouteNetlink();
+      const link = netlink.link(this.name);
+      return {
+        name: this.name,
+        up: link !== null && link.kind === "bridge" && link.up,
+        index: link?.index ?? null,
+        nftables: await this.#isApplied() ? "active" : "inactive",
+      };
+    });
+  }
+
+  /**
+   * Adopts every bridge of ours that the kernel has, covers all in one transaction, and brings the
+   * bridges up, the default one included. Idempotent; also what start-up does first.
+   */
+  up(): Promise<void> {
+    return this.#mutex.run(async () => {
+      using netlink = new RouteNetlink();
+      for (const found of this.#discover(netlink)) {
+        if (!this.#segments.has(found.bridge)) this.#segments.set(found.bridge, found);
+      }
+      this.#mode = "live";
+      await this.#apply(netlink);
+      const names = new Set([this.name, ...this.#segments.keys()]);
+      for (const name of names) this.#bringUp(netlink, name, this.#segments.get(name) ?? null);
+    });
+  }
+
+  /**
+   * Tears down table and bridges (S001-FR-009). Known networks are remembered for a later
+   * {@linkcode up}.
+   * @param attached Names of the containers that are attached to managed networks.
+   * @throws OutcallError `bridge.in_use` with their names, or with those of the bridges' ports.
+   */
+  down(attached: () => Promise<readonly string[]>): Promise<void> {
+    return this.#mutex.run(async () => {
+      using netlink = new RouteNetlink();
+      const names = await attached();
+      if (names.length > 0) throw inUse(names);
+      const links = await this.#coveredLinks(netlink);
+      // A container that is attached from here on meets a link that is down: no unfiltered moment.
+      this.#setDownUnused(netlink, links);
+      try {
+        await deleteTable(FIREWALL_TABLE.family, FIREWALL_TABLE.name);
+      } catch (error) {
+        log.warn("the table could not be deleted: {reason}", { reason: messageOf(error) });
+      }
+      this.#applied = null;
+      for (const link of links) netlink.deleteLink(link);
+      log.info("torn down: {bridges}", { bridges: links.map((link) => link.name) });
+    });
+  }
+
+  #discover(netlink: RouteNetlink): Segment[] {
+    const addresses = netlink.addresses();
+    const bridges = netlink.links().filter((link) =>
+      link.kind === "bridge" && isManagedName(this.name, link.name)
+    );
+    return bridges.flatMap((link) => {
+      for (const { linkIndex, address, prefixLength } of addresses) {
+        const ip = Ip.parse(address);
+        if (linkIndex !== link.index || ip === null) continue;
+        const subnet = Cidr.containing(ip, prefixLength);
+        if (!subnet.within(this.#block)) continue;
+        return [{
+          network: this.#segments.get(link.name)?.network ?? link.name,
+          bridge: link.name,
+          subnet: subnet.toString(),
+          gateway: address,
+        }];
+      }
+      return [];
+    });
+  }
+
+  /**
+   * Every bridge in the kernel that must not be without cover: those of our naming, and those that
+   * the table covers now, which may have got their names from an earlier `--bridge`.
+   */
+  async #coveredLinks(netlink: RouteNetlink): Promise<Link[]> {
+    const { family, name } = FIREWALL_TABLE;
+    const covered = new Set(coveredBridges(await listTable(family, name) ?? []));
+    return netlink.links().filter((link) =>
+      link.kind === "bridge" &&
+      (covered.has(link.name) || this.#segments.has(link.name) ||
+        isManagedName(this.name, link.name))
+    );
+  }
+
+  async #apply(netlink: RouteNetlink): Promise<void> {
+    const known = [this.name, ...this.#segments.keys()];
+    // Covering an ordinary interface would cut the host itself off.
+    for (const link of netlink.links()) {
+      if (known.includes(link.name) && link.kind !== "bridge") throw notABridge(link);
+    }
+    const covered = (await this.#coveredLinks(netlink)).map((link) => link.name);
+    const extraBridges = [...new Set([this.name, ...covered])]
+      .filter((name) => !this.#segments.has(name));
+    await applyRuleset(renderFirewall({
+      mode: this.#mode,
+      segments: this.segments(),
+      extraBridges,
+      dnsPort: this.#options.dnsPort,
+      proxyPort: this.#options.proxyPort,
+    }));
+    const { family, name } = FIREWALL_TABLE;
+    const listing = await listTable(family, name);
+    this.#applied = listing === null ? null : fingerprint(listing);
+    log.info("rules applied: {mode}, bridges {bridges}", {
+      mode: this.#mode,
+      bridges: [...this.#segments.keys(), ...extraBridges],
+    });
+  }
+
+  async #isApplied(): Promise<boolean> {
+    if (this.#applied === null) return false;
+    const { family, name } = FIREWALL_TABLE;
+    try {
+      const listing = await listTable(family, name);
+      return listing !== null && fingerprint(listing) === this.#applied;
+    } catch (error) {
+      if (!(error instanceof OutcallError)) throw error;
+      log.warn("the table cannot be read: {reason}", { reason: error.message });
+      return false;
+    }
+  }
+
+  /** Makes or adopts a covered bridge, and sets its address, if it has one, and its state. */
+  #bringUp(netlink: RouteNetlink, name: string, segment: Segment | null): void {
+    const link = this.#createOrAdopt(netlink, name);
+    disableIpv6(name);
+    if (segment !== null) addGateway(netlink, link, segment);
+    if (link.up) return;
+    netlink.setUp(link);
+    log.info("{name} is up", { name });
+  }
+
+  #createOrAdopt(netlink: RouteNetlink, name: string): Link {
+    const existing = netlink.link(name);
+    if (existing === null) {
+      netlink.createBridge(name);
+      log.info("created {name}", { name });
+    } else {
+      log.debug("adopted {name}, index {index}", { name, index: existing.index });
+    }
+    const link = existing ?? netlink.link(name);
+    if (link === null) {
+      throw new OutcallError(
+        500,
+        "bridge.operation",
+        `bridge operation failed: create bridge ${name}: it vanished`,
+        { hint: "look for another program that removes bridges" },
+      );
+    }
+    if (link.kind !== "bridge") throw notABridge(link);
+    if (link.master !== null) {
+      // Packets would enter the firewall under the master's name (a VRF), or not at all.
+      throw new OutcallError(
+        409,
+        "bridge.enslaved",
+        `bridge '${name}' is itself part of another device, so its traffic cannot be filtered`,
+        { hint: `ip link set ${name} nomaster` },
+      );
+    }
+    return link;
+  }
+
+  #remove(netlink: RouteNetlink, links: readonly Link[]): void {
+    this.#setDownUnused(netlink, links);
+    for (const link of links) netlink.deleteLink(link);
+  }
+
+  /**
+   * Sets bridges down that have no ports. Looks once more after that: a port that came in between
+   * gets its bridge back.
+   */
+  #setDownUnused(netlink: RouteNetlink, links: readonly Link[]): void {
+    const refuseIfUsed = (): void => {
+      const indexes = new Set(links.map((link) => link.index));
+      const ports = netlink.links().filter((link) =>
+        link.master !== null && indexes.has(link.master)
+      );
+      if (ports.length > 0) throw inUse(ports.map((port) => port.name));
+    };
+    refuseIfUsed();
+    for (const link of links) netlink.setDown(link);
+    try {
+      refuseIfUsed();
+    } catch (error) {
+      for (const link of links) netlink.setUp(link);
+      throw error;
+    }
+  }
+}
+
+function addGateway(netlink: RouteNetlink, link: Link, segment: Segment): void {
+  const prefixLength = Cidr.parse(segment.subnet)?.prefix;
+  if (prefixLength === undefined) throw new RangeError(`'${segment.subnet}' is not a subnet`);
+  const present = netlink.addresses().some((address) =>
+    address.linkIndex === link.index && address.address === segment.gateway &&
+    address.prefixLength === prefixLength
+  );
+  if (!present) netlink.addAddress(link, segment.gateway, prefixLength);
+}
+
+/** Best effort: the firewall drops all IPv6 of agents whether or not this works (decision D27). */
+function disableIpv6(bridge: string): void {
+  const path = `/proc/sys/net/ipv6/conf/${bridge}/disable_ipv6`;
+  try {
+    if (Deno.readTextFileSync(path).trim() !== "1") Deno.writeTextFileSync(path, "1");
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return; // a kernel without IPv6
+    log.warn("IPv6 stays enabled on {bridge} and is only dropped: {reason}", {
+      bridge,
+      reason: messageOf(error),
+    });
+  }
+}
