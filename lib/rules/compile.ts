@@ -1,0 +1,200 @@
+/**
+ * Rule files to a policy: shape, definitions, CEL, order. Everything that is wrong with the whole set
+ * is reported at once, and a set with one error gives no policy at all.
+ */
+import type { Environment } from "@marcbachmann/cel-js";
+import { type CelProblem, checkExpression } from "./check.ts";
+import { Definitions, type Expression } from "./definitions.ts";
+import { type Diagnostic, type Finding, Source, type Span } from "./diagnostic.ts";
+import { type RawFile, type RawRule, readDocument } from "./document.ts";
+import type { Expr } from "./ir.ts";
+import { celEnvironment } from "./language.ts";
+import { LIMITS } from "./limits.ts";
+import { lowerExpression } from "./lower.ts";
+import { buildPolicy, type Policy, type RuleData } from "./policy.ts";
+import type { RuleFile } from "./read.ts";
+
+/** What became of a set of rule files. */
+export type CompileResult =
+  | { readonly ok: true; readonly policy: Policy; readonly warnings: readonly Diagnostic[] }
+  | {
+    readonly ok: false;
+    readonly errors: readonly Diagnostic[];
+    readonly warnings: readonly Diagnostic[];
+  };
+
+/** How to compile. */
+export interface CompileOptions {
+  /** Number of the snapshot, ever increasing while the daemon lives. */
+  readonly generation: number;
+}
+
+/** A compiled rule and where its file puts it. */
+interface Placed {
+  readonly data: RuleData;
+  readonly position: number;
+}
+
+/** Compiles one expression, or says what is wrong with it. */
+function compileExpression(
+  environment: Environment,
+  text: string,
+): { expr: Expr; type: string } | CelProblem {
+  const checked = checkExpression(environment, text);
+  if (!checked.ok) return checked.problem;
+  const lowered = lowerExpression(checked.ast);
+  return lowered.ok ? { expr: lowered.expr, type: checked.type } : lowered.problem;
+}
+
+class Compiler {
+  readonly errors: Diagnostic[] = [];
+  readonly warnings: Diagnostic[] = [];
+  readonly #environment = celEnvironment();
+  readonly #placed: Placed[] = [];
+  /** Rule ids of all files, with where each was first used. */
+  readonly #ids = new Map<string, string>();
+
+  /** Compiles the rules of one file. */
+  addFile(file: RuleFile): void {
+    const source = new Source(file.path, file.text);
+    const raw = readDocument(source, (diagnostic) => this.errors.push(diagnostic));
+    if (raw === null) return;
+    const definitions = new Definitions(
+      source,
+      raw.definitions,
+      (diagnostic) => this.errors.push(diagnostic),
+    );
+    this.#checkDefinitions(source, definitions);
+    for (const [position, rule] of raw.rules.entries()) {
+      this.#addRule(source, rule, position, definitions);
+    }
+    this.#warnAboutFile(raw, definitions);
+  }
+
+  /** All rules in evaluation order. */
+  rules(): RuleData[] {
+    return this.#placed
+      .sort((a, b) =>
+        a.data.priority - b.data.priority ||
+        (a.data.file < b.data.file ? -1 : a.data.file > b.data.file ? 1 : 0) ||
+        a.position - b.position
+      )
+      .map(({ data }) => data);
+  }
+
+  #error(source: Source, span: Span, finding: Finding): void {
+    this.errors.push(source.diagnostic("error", span, finding));
+  }
+
+  #celError(source: Source, expression: Expression, problem: CelProblem): void {
+    this.#error(source, expression.locate(problem.start, problem.end), problem);
+  }
+
+  /** Each definition must be a whole, well-typed expression by itself, used or not. */
+  #checkDefinitions(source: Source, definitions: Definitions): void {
+    for (const [name, expanded] of definitions.expandAll()) {
+      if (!expanded.ok) continue;
+      const compiled = compileExpression(this.#environment, expanded.expression.text);
+      if ("expr" in compiled) continue;
+      definitions.refuse(name);
+      // An error inside a definition that this one uses is reported there.
+      const uses = definitions.usesOf(name);
+      if (!uses.some((used) => definitions.isRefused(used))) {
+        this.#celError(source, expanded.expression, compiled);
+      }
+    }
+  }
+
+  #addRule(source: Source, rule: RawRule, position: number, definitions: Definitions): void {
+    const id = rule.id.value;
+    const { line } = source.position(rule.id.span.start);
+    const first = this.#ids.get(id);
+    if (first === undefined) {
+      this.#ids.set(id, `${source.path}:${line}`);
+    } else {
+      this.#error(source, rule.id.span, {
+        code: "rules.duplicate_id",
+        message: `rule id '${id}' is already used at ${first}`,
+        hint: "Give each rule an id of its own.",
+      });
+    }
+    const expanded = definitions.expandCondition(rule.condition);
+    if (!expanded.ok) return;
+    const { expression } = expanded;
+    const compiled = compileExpression(this.#environment, expression.text);
+    if (!("expr" in compiled)) {
+      this.#celError(source, expression, compiled);
+      return;
+    }
+    if (compiled.type !== "bool") {
+      this.#error(source, expression.locate(0, expression.text.length), {
+        code: "rules.not_boolean",
+        message: `CEL type error: a condition must be true or false, and this is ${
+          compiled.type === "dyn" ? "of unknown type" : `a ${compiled.type}`
+        }`,
+        hint: 'Compare it with something, as in http.host == "api.example.com".',
+      });
+      return;
+    }
+    this.#placed.push({
+      position,
+      data: {
+        id,
+        file: source.path,
+        line,
+        action: rule.action,
+        priority: rule.priority,
+        condition: expression.text.trim(),
+        description: rule.description,
+        log: rule.log,
+        egress: rule.egress,
+        expr: compiled.expr,
+      },
+    });
+  }
+
+  #warnAboutFile(raw: RawFile, definitions: Definitions): void {
+    for (const name of definitions.unused()) {
+      const span = raw.definitions.get(name)?.span ?? { start: 0, end: 0 };
+      this.warnings.push(raw.source.diagnostic("warning", span, {
+        code: "rules.unused_definition",
+        message: `unused definition '${name}'`,
+        hint: `Use it as $${name}, or remove it.`,
+      }));
+    }
+    if (raw.rules.length > 0) return;
+    this.warnings.push(raw.source.diagnostic("warning", { start: 0, end: 0 }, {
+      code: "rules.no_rules",
+      message: "the file has no rules",
+    }));
+  }
+}
+
+/**
+ * Compiles a whole set of rule files.
+ *
+ * @returns the policy, or every error there is; never both.
+ */
+export function compilePolicy(
+  files: readonly RuleFile[],
+  options: CompileOptions,
+): CompileResult {
+  const compiler = new Compiler();
+  for (const file of files) compiler.addFile(file);
+  const { errors, warnings } = compiler;
+  const rules = compiler.rules();
+  if (rules.length > LIMITS.rules) {
+    const file = files[0]?.path ?? "";
+    errors.push({
+      severity: "error",
+      code: "rules.too_many",
+      file,
+      line: 1,
+      column: 1,
+      message: `there are ${rules.length} rules; the limit is ${LIMITS.rules}`,
+      hint: "Put many hosts into one rule: http.host in [...].",
+    });
+  }
+  if (errors.length > 0) return { ok: false, errors, warnings };
+  return { ok: true, policy: buildPolicy({ generation: options.generation, rules }), warnings };
+}

@@ -1,0 +1,23 @@
+/** Bounds of what a policy may contain: whatever is beyond them is refused, never cut short. */
+export const LIMITS = {
+  /** Rule files in the directory. */
+  files: 1024,
+  /** Of one rule file. */
+  fileBytes: 1024 * 1024,
+  /** Of all rule files together. */
+  totalBytes: 16 * 1024 * 1024,
+  /** In all files together. */
+  rules: 10_000,
+  /** Definitions that use definitions that use definitions … */
+  definitionDepth: 64,
+  /** One condition with its definitions expanded, in UTF-16 units. */
+  conditionLength: 1024 * 1024,
+  /** Of a rule id, which also appears in response headers. */
+  idLength: 128,
+  /** Operators, operands and calls of one condition. */
+  expressionNodes: 50_000,
+  /** Nested operators of one condition; the type checker and the evaluator recurse this deep. */
+  expressionDepth: 400,
+  /** Items of one list literal. */
+  listItems: 10_000,
+} as const;

@@ -1,0 +1,59 @@
+/**
+ * A policy snapshot: immutable, in evaluation order, with a generation number. Its data is plain JSON
+ * and crosses isolates; each isolate builds its own functions from it.
+ */
+import { compileCondition, type Condition } from "./evaluate.ts";
+import { type Expr, mentions } from "./ir.ts";
+import type { Egress, RuleRef } from "./types.ts";
+
+/** One rule as plain data. */
+export interface RuleData extends RuleRef {
+  readonly action: "allow" | "block";
+  /** Lower is judged first. */
+  readonly priority: number;
+  /** The condition with definitions expanded. */
+  readonly condition: string;
+  readonly description: string | null;
+  /** A match is logged. */
+  readonly log: boolean;
+  /** Null for block rules. */
+  readonly egress: Egress | null;
+  readonly expr: Expr;
+}
+
+/** A policy as plain data: what is sent to workers. */
+export interface PolicyData {
+  readonly generation: number;
+  /** In evaluation order: priority, then file name, then position (decision D10). */
+  readonly rules: readonly RuleData[];
+}
+
+/** One rule, ready to be evaluated. */
+export interface CompiledRule extends RuleData {
+  readonly evaluate: Condition;
+  /** The condition reads `network.port`. */
+  readonly mentionsPort: boolean;
+}
+
+/** A policy, ready to decide. */
+export interface Policy {
+  readonly generation: number;
+  readonly rules: readonly CompiledRule[];
+  /** The same as plain data, for other isolates: see {@linkcode buildPolicy}. */
+  readonly data: PolicyData;
+}
+
+/** Builds the functions of a policy from its data. */
+export function buildPolicy(data: PolicyData): Policy {
+  const rules = data.rules.map((rule) => ({
+    ...rule,
+    evaluate: compileCondition(rule.expr),
+    mentionsPort: mentions(rule.expr, "network.port"),
+  }));
+  return { generation: data.generation, rules, data };
+}
+
+/** The policy of a daemon without rules: everything is blocked. */
+export function emptyPolicy(generation: number): Policy {
+  return buildPolicy({ generation, rules: [] });
+}
