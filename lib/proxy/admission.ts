@@ -1,0 +1,89 @@
+/** Asks policy: each function returns why an attempt may go on, or throws the refusal. */
+import { restrictedRange } from "../net/restricted.ts";
+import type { Ip } from "../net/ip.ts";
+import { messageOf } from "../errors.ts";
+import { logger } from "../log.ts";
+import type { Judge, Judgement } from "../policy.ts";
+import type { Egress, Layer, RuleRef } from "../rules/types.ts";
+import { type Reading, withAddress } from "./facts.ts";
+import { Refusal } from "./refusal.ts";
+
+const log = logger("proxy");
+
+/** An allowed attempt at one layer. */
+export interface Admission {
+  readonly layer: Layer;
+  readonly rule: RuleRef | null;
+  readonly generation: number;
+  /** What every reading may do. */
+  readonly allowPrivateIps: boolean;
+  readonly tls: Egress["tls"];
+}
+
+/** Judges every reading; the first one decides what is recorded. */
+export function admit(judge: Judge, layer: Layer, readings: readonly Reading[]): Admission {
+  const admitted = readings.map((reading) => admitReading(judge, layer, reading));
+  const [first] = admitted;
+  if (first === undefined) throw new TypeError("nothing to judge");
+  return {
+    ...first,
+    allowPrivateIps: admitted.every(({ allowPrivateIps }) => allowPrivateIps),
+    tls: admitted.every(({ tls }) => tls === "any") ? "any" : "sni",
+  };
+}
+
+function admitReading(judge: Judge, layer: Layer, { facts, ambiguity }: Reading): Admission {
+  const { verdict, generation } = judgeSafely(judge, layer, facts);
+  const { allowed, egress, rule, reason } = verdict;
+  if (allowed && egress !== null) {
+    return { layer, rule, generation, allowPrivateIps: egress.allowPrivateIps, tls: egress.tls };
+  }
+  if (ambiguity !== null) {
+    const { status, problem } = ambiguity;
+    throw new Refusal(status, layer, "malformed", problem, { rule, generation });
+  }
+  throw new Refusal(403, layer, allowed ? "default" : reason, "not allowed by policy", {
+    rule,
+    generation,
+  });
+}
+
+/** S006-FR-023: when policy cannot be asked, the answer is no. */
+function judgeSafely(judge: Judge, layer: Layer, facts: Reading["facts"]): Judgement {
+  try {
+    return judge(layer, facts);
+  } catch (thrown) {
+    log.error("policy could not be asked at {layer}: {error}", { layer, error: messageOf(thrown) });
+    throw new Refusal(403, layer, "rule_error", "policy could not be evaluated");
+  }
+}
+
+/**
+ * Judges the address that is about to be dialled (decisions D14, D23): never one of this host, no
+ * restricted one unless the rule says so, and the rules hear which one it is.
+ */
+export function admitAddress(
+  judge: Judge,
+  isLocalAddress: (ip: Ip) => boolean,
+  readings: readonly Reading[],
+  ip: Ip,
+): Admission {
+  const address = ip.text;
+  if (isLocalAddress(ip)) {
+    throw new Refusal(403, "dial", "local_address", "the destination is this host", { address });
+  }
+  const admission = admit(
+    judge,
+    "dial",
+    readings.map((reading) => ({ ...reading, facts: withAddress(reading.facts, ip) })),
+  );
+  if (restrictedRange(ip) !== null && !admission.allowPrivateIps) {
+    const { rule, generation } = admission;
+    throw new Refusal(403, "dial", "restricted_address", "the destination is not public", {
+      rule,
+      generation,
+      address,
+    });
+  }
+  return admission;
+}

@@ -1,0 +1,109 @@
+/**
+ * Message bodies: read by the framing they came in, written in a framing of ours. One piece is
+ * written before the next is read, so a slow receiver holds one buffer and no more.
+ */
+import { bytesOf } from "./bytes.ts";
+import { ChunkedDecoder } from "./chunked.ts";
+import type { ResponseBody } from "./response.ts";
+import { type BufferedConn, UnexpectedEnd } from "./stream.ts";
+
+/** Every way a body can be framed; a request's is never `until_close`. */
+export type Framing = ResponseBody;
+
+/** Thrown when a chunked body is not one. */
+export class MalformedBody extends Error {
+  override readonly name = "MalformedBody";
+}
+
+/** Thrown when a body exceeds its limit. */
+export class BodyTooLong extends Error {
+  override readonly name = "BodyTooLong";
+}
+
+/**
+ * The body at the front of `source`, in pieces that are valid until the next one is asked for.
+ * Takes exactly the body's bytes. Throws {@linkcode UnexpectedEnd}, {@linkcode MalformedBody} or,
+ * beyond `maxBytes`, {@linkcode BodyTooLong}.
+ */
+export async function* readBody(
+  source: BufferedConn,
+  framing: Framing,
+  maxBytes: number = Infinity,
+): AsyncGenerator<Uint8Array> {
+  let totalBytes = 0;
+  for await (const piece of piecesOf(source, framing)) {
+    totalBytes += piece.length;
+    if (totalBytes > maxBytes) throw new BodyTooLong(`more than ${maxBytes} bytes`);
+    yield piece;
+  }
+}
+
+function piecesOf(source: BufferedConn, framing: Framing): AsyncIterable<Uint8Array> {
+  switch (framing.kind) {
+    case "none":
+      return fixed(source, 0);
+    case "length":
+      return fixed(source, framing.bytes);
+    case "chunked":
+      return chunked(source);
+    case "until_close":
+      return untilClose(source);
+  }
+}
+
+async function* fixed(source: BufferedConn, bytes: number): AsyncGenerator<Uint8Array> {
+  for (let leftBytes = bytes; leftBytes > 0;) {
+    await need(source);
+    const piece = source.take(leftBytes);
+    leftBytes -= piece.length;
+    yield piece;
+  }
+}
+
+async function* chunked(source: BufferedConn): AsyncGenerator<Uint8Array> {
+  const decoder = new ChunkedDecoder();
+  while (!decoder.done) {
+    const { data, usedBytes } = decoder.decode(source.buffered);
+    if (decoder.malformed) throw new MalformedBody("malformed chunked body");
+    source.take(usedBytes);
+    if (data.length > 0) yield data;
+    if (usedBytes === 0 && !await source.fill()) throw new UnexpectedEnd("the body is cut off");
+  }
+}
+
+async function* untilClose(source: BufferedConn): AsyncGenerator<Uint8Array> {
+  do {
+    const piece = source.take(source.buffered.length);
+    if (piece.length > 0) yield piece;
+  } while (await source.fill());
+}
+
+async function need(source: BufferedConn): Promise<void> {
+  if (source.buffered.length === 0 && !await source.fill()) {
+    throw new UnexpectedEnd("the body is cut off");
+  }
+}
+
+/** Writes the pieces of a body in `framing`. */
+export async function writeBody(
+  target: BufferedConn,
+  framing: Framing,
+  pieces: AsyncIterable<Uint8Array>,
+): Promise<void> {
+  for await (const piece of pieces) {
+    await target.write(framing.kind === "chunked" ? chunk(piece) : piece);
+  }
+  if (framing.kind === "chunked") await target.write(LAST_CHUNK);
+}
+
+const LAST_CHUNK = bytesOf("0\r\n\r\n");
+
+/** One chunk, in one buffer: three small writes would be three packets. */
+function chunk(data: Uint8Array): Uint8Array {
+  const head = bytesOf(`${data.length.toString(16)}\r\n`);
+  const whole = new Uint8Array(head.length + data.length + 2);
+  whole.set(head);
+  whole.set(data, head.length);
+  whole.set([0x0d, 0x0a], head.length + data.length);
+  return whole;
+}

@@ -1,0 +1,35 @@
+/** Counts client connections, so that no agent can starve another one or the host. */
+
+/** Why no connection more is taken. */
+export type Full = "all" | "agent";
+
+/** The client connections that are open. */
+export class ClientCount {
+  readonly #byAddress = new Map<string, number>();
+  #total = 0;
+
+  constructor(readonly maxTotal: number, readonly maxPerAddress: number) {}
+
+  /** How many are open. */
+  get total(): number {
+    return this.#total;
+  }
+
+  /** Counts one in, or says which limit is reached. */
+  enter(address: string): Full | null {
+    const count = this.#byAddress.get(address) ?? 0;
+    if (count >= this.maxPerAddress) return "agent";
+    if (this.#total >= this.maxTotal) return "all";
+    this.#byAddress.set(address, count + 1);
+    this.#total++;
+    return null;
+  }
+
+  /** Counts one out that was counted in. */
+  leave(address: string): void {
+    const count = this.#byAddress.get(address) ?? 0;
+    if (count > 1) this.#byAddress.set(address, count - 1);
+    else this.#byAddress.delete(address);
+    this.#total--;
+  }
+}

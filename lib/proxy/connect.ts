@@ -1,0 +1,107 @@
+/**
+ * CONNECT: the host is judged before any look-up; the client then shows by its ClientHello which
+ * server it means, and only when that agrees does the first byte go upstream (decision D24).
+ */
+import { Ip } from "../net/ip.ts";
+import { type Admission, admit, admitAddress } from "./admission.ts";
+import { bytesOf } from "./bytes.ts";
+import { type ClientHello, parseClientHello } from "./client_hello.ts";
+import type { ProxyContext } from "./context.ts";
+import { dial } from "./dial.ts";
+import type { Exchange } from "./exchange.ts";
+import { type Reading, tunnelFacts } from "./facts.ts";
+import type { TunnelRequest } from "./head.ts";
+import { TimeLimitExceeded, within } from "./limit.ts";
+import { Refusal } from "./refusal.ts";
+import { relay } from "./relay.ts";
+import type { BufferedConn } from "./stream.ts";
+
+const ESTABLISHED = bytesOf("HTTP/1.1 200 Connection Established\r\n\r\n");
+
+/**
+ * Serves one tunnel to its end. Throws a {@linkcode Refusal}; `onAdmitted` is called once, when
+ * upstream answers and before bytes are relayed.
+ */
+export async function tunnel(
+  context: ProxyContext,
+  client: BufferedConn,
+  request: TunnelRequest,
+  exchange: Exchange,
+  onAdmitted: (admission: Admission) => void,
+): Promise<void> {
+  const { host } = request;
+  // TLS sent ahead of the 200, or a second request: whoever reads it otherwise than we do wins.
+  if (client.buffered.length > 0) {
+    throw new Refusal(400, "connect", "malformed", "bytes follow the CONNECT request");
+  }
+  const facts = tunnelFacts(host, request.port, exchange.agent);
+  const readings: readonly Reading[] = [{ facts, ambiguity: null }];
+  const connectAdmission = exchange.hold(() => admit(context.judge, "connect", readings));
+  // A literal address can be judged now, while there is still an answer to give.
+  if (host instanceof Ip) admitAddress(context.judge, context.isLocalAddress, readings, host);
+
+  exchange.answered = true;
+  await client.write(ESTABLISHED);
+
+  const admission = connectAdmission.tls === "any"
+    ? exchange.hold(() => admitAnyBytes(context, readings))
+    : await admitServerName(context, client, request, exchange, readings);
+
+  const upstream = await dial(context, exchange, request, readings);
+  onAdmitted(admission);
+  await upstream.write(client.take(client.buffered.length));
+  await relay(client.conn, upstream.conn, context.limits.idleMs);
+}
+
+/** A tunnel whose first bytes nobody looked at lives only as long as the rule asks for no more. */
+function admitAnyBytes(context: ProxyContext, readings: readonly Reading[]): Admission {
+  const admission = admit(context.judge, "connect", readings);
+  if (admission.tls === "any") return admission;
+  const { rule, generation } = admission;
+  throw new Refusal(403, "sni", "sni_missing", "the server name was not checked", {
+    rule,
+    generation,
+  });
+}
+
+async function admitServerName(
+  context: ProxyContext,
+  client: BufferedConn,
+  request: TunnelRequest,
+  exchange: Exchange,
+  readings: readonly Reading[],
+): Promise<Admission> {
+  assertNames(await readClientHello(client, context.limits.helloMs), request);
+  return exchange.hold(() => admit(context.judge, "sni", readings));
+}
+
+async function readClientHello(client: BufferedConn, limitMs: number): Promise<ClientHello> {
+  const reading = async (): Promise<ClientHello> => {
+    while (true) {
+      const result = parseClientHello(client.buffered);
+      if (result.kind === "hello") return result;
+      if (result.kind === "refused") throw new Refusal(400, "sni", result.reason, result.problem);
+      if (!await client.fill()) {
+        throw new Refusal(400, "sni", "not_tls", "the client closed before its ClientHello");
+      }
+    }
+  };
+  try {
+    return await within(limitMs, reading());
+  } catch (thrown) {
+    if (!(thrown instanceof TimeLimitExceeded)) throw thrown;
+    throw new Refusal(408, "sni", "limit", "the ClientHello took too long");
+  }
+}
+
+function assertNames(hello: ClientHello, request: TunnelRequest): void {
+  if (hello.serverName === null) {
+    throw new Refusal(403, "sni", "sni_missing", "the ClientHello names no server");
+  }
+  if (hello.serverName.name !== String(request.host)) {
+    const problem = hello.ech
+      ? "the outer server name of the encrypted ClientHello is not the CONNECT host"
+      : "the server name is not the CONNECT host";
+    throw new Refusal(403, "sni", "sni_mismatch", problem);
+  }
+}

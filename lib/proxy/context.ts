@@ -1,0 +1,53 @@
+/** What the proxy needs of the daemon around it. */
+import type { Agent } from "../agents.ts";
+import type { Hostname } from "../net/host.ts";
+import type { Ip } from "../net/ip.ts";
+import type { Judge } from "../policy.ts";
+
+/** Limits of the proxy; times in milliseconds. */
+export interface ProxyLimits {
+  /** From the first byte of a request head to its last. */
+  readonly headMs: number;
+  /** From the 200 of a tunnel to the end of the ClientHello. */
+  readonly helloMs: number;
+  readonly resolveMs: number;
+  /** For all addresses of a name together. */
+  readonly connectMs: number;
+  /** Without a byte either way. */
+  readonly idleMs: number;
+  /** For connections that are busy when the proxy stops. */
+  readonly drainMs: number;
+  /** Client connections, tunnels included, of all agents. */
+  readonly maxConnections: number;
+  /** Client connections, tunnels included, of one agent. */
+  readonly maxConnectionsPerAgent: number;
+}
+
+/**
+ * S006-FR-010, -011 and -015. One package manager opens some 300 tunnels at once, so 512 for an
+ * agent; eight such agents fill the whole, at two descriptors each still far below the usual
+ * limit of open files.
+ */
+export const DEFAULT_LIMITS: ProxyLimits = {
+  headMs: 10_000,
+  helloMs: 10_000,
+  resolveMs: 10_000,
+  connectMs: 10_000,
+  idleMs: 300_000,
+  drainMs: 5_000,
+  maxConnections: 4096,
+  maxConnectionsPerAgent: 512,
+};
+
+/** The parts that handling a request uses. */
+export interface ProxyContext {
+  readonly judge: Judge;
+  /** The addresses of a name, by the daemon's own resolver, without any address policy. */
+  readonly resolve: (hostname: Hostname, agent: Agent) => Promise<readonly Ip[]>;
+  /**
+   * Whether an address belongs to this host: its interfaces, gateways, loopback, unspecified, in
+   * whatever spelling (IPv4-mapped IPv6 too). Such an address is never dialled.
+   */
+  readonly isLocalAddress: (ip: Ip) => boolean;
+  readonly limits: ProxyLimits;
+}

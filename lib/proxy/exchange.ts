@@ -1,0 +1,69 @@
+/**
+ * One attempt on its way through the proxy: what it was admitted by, its one decision record, and
+ * the means to end it when policy changes its mind.
+ */
+import type { Agent } from "../agents.ts";
+import type { Attempt, Decision } from "../decision.ts";
+import type { Admission } from "./admission.ts";
+import { Refusal } from "./refusal.ts";
+import type { BufferedConn } from "./stream.ts";
+
+/** A question to policy, asked again after every reload; throws the refusal. */
+export type Check = () => Admission;
+
+/** A live attempt. */
+export class Exchange {
+  readonly #checks: Check[] = [];
+  readonly #connections: BufferedConn[];
+  #cut = false;
+
+  /** The decision that was recorded for it; null while none was. */
+  decision: Decision | null = null;
+  /** The client was sent the beginning of an answer: no other answer can follow. */
+  answered = false;
+
+  constructor(
+    readonly agent: Agent,
+    public attempt: Attempt,
+    client: BufferedConn,
+  ) {
+    this.#connections = [client];
+  }
+
+  /** Asks now, and from now on after every reload; throws what the check throws. */
+  hold(check: Check): Admission {
+    this.#assertAlive();
+    const admission = check();
+    this.#checks.push(check);
+    return admission;
+  }
+
+  /** Ties a connection to this exchange, so that a cut closes it. */
+  adopt(connection: BufferedConn): void {
+    this.#connections.push(connection);
+    if (this.#cut) connection.close();
+    this.#assertAlive();
+  }
+
+  /** Why the policy in force now would not admit it; null while it would. */
+  recheck(): Refusal | null {
+    try {
+      for (const check of this.#checks) check();
+      return null;
+    } catch (thrown) {
+      return thrown instanceof Refusal
+        ? thrown
+        : new Refusal(403, "connect", "rule_error", "policy could not be evaluated");
+    }
+  }
+
+  /** Closes everything it holds; whatever it still waits for fails. */
+  cut(): void {
+    this.#cut = true;
+    for (const connection of this.#connections) connection.close();
+  }
+
+  #assertAlive(): void {
+    if (this.#cut) throw new Refusal(403, "connect", "default", "policy has changed");
+  }
+}

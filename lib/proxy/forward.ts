@@ -1,0 +1,240 @@
+/**
+ * Plain HTTP: one request judged, sent upstream in a framing of ours, and its response brought
+ * back the same way. Each request has its own upstream connection, so that nothing an upstream
+ * sends late can be taken for the answer to somebody else.
+ */
+import { type Admission, admit } from "./admission.ts";
+import { BodyTooLong, MalformedBody, readBody, writeBody } from "./body.ts";
+import { bytesOf } from "./bytes.ts";
+import type { ProxyContext } from "./context.ts";
+import { dial } from "./dial.ts";
+import type { Exchange } from "./exchange.ts";
+import { fieldsForUpstream, readingsOf } from "./facts.ts";
+import { endToEnd, type Field, field, headEnd, renderHead } from "./fields.ts";
+import { type ForwardRequest, MAX_BODY_BYTES } from "./head.ts";
+import { IdleWatch } from "./limit.ts";
+import { Refusal } from "./refusal.ts";
+import { relay } from "./relay.ts";
+import {
+  fieldsForClient,
+  framingForClient,
+  MAX_RESPONSE_HEAD_BYTES,
+  parseResponseHead,
+  type ResponseHead,
+} from "./response.ts";
+import type { BufferedConn } from "./stream.ts";
+
+const CONTINUE = bytesOf("HTTP/1.1 100 Continue\r\n\r\n");
+
+/** More interim responses than a server has reason to send (RFC 9110 §15.2 sets no limit). */
+const MAX_INTERIM_RESPONSES = 16;
+
+/**
+ * Serves one plain request. Returns whether the client's connection can carry another one. Throws a
+ * {@linkcode Refusal}, or what reading from or writing to the client throws; `onAdmitted` is
+ * called once, when upstream answers and before bytes are sent.
+ */
+export async function forward(
+  context: ProxyContext,
+  client: BufferedConn,
+  request: ForwardRequest,
+  exchange: Exchange,
+  onAdmitted: (admission: Admission) => void,
+): Promise<boolean> {
+  assertNotPipelined(client, request);
+  const outgoing = fieldsForUpstream(request);
+  const readings = readingsOf(request, outgoing, exchange.agent);
+  const admission = exchange.hold(() => admit(context.judge, "http", readings));
+  const upstream = await dial(context, exchange, request.target, readings);
+  onAdmitted(admission);
+
+  const transfer = new Transfer(client, upstream, request, exchange, context.limits.idleMs);
+  try {
+    return await transfer.run(outgoing);
+  } finally {
+    transfer.end();
+  }
+}
+
+/** ADV-HTTP-01. A client that waits for its answers never trips over this. */
+function assertNotPipelined(client: BufferedConn, { body }: ForwardRequest): void {
+  const allowedBytes = body.kind === "none" ? 0 : body.kind === "length" ? body.bytes : Infinity;
+  if (client.buffered.length > allowedBytes) {
+    throw new Refusal(400, "http", "malformed", "bytes follow the request");
+  }
+}
+
+/** One admitted request and its response. */
+class Transfer {
+  readonly #idle: IdleWatch;
+  #requestSent = false;
+  /** What went wrong while the request's body was read; it explains why upstream failed then. */
+  #requestError: unknown = null;
+
+  constructor(
+    readonly client: BufferedConn,
+    readonly upstream: BufferedConn,
+    readonly request: ForwardRequest,
+    readonly exchange: Exchange,
+    idleMs: number,
+  ) {
+    this.#idle = new IdleWatch(idleMs, () => {
+      upstream.close();
+      if (exchange.answered) client.close();
+    });
+    upstream.onProgress = client.onProgress = () => this.#idle.touch();
+  }
+
+  end(): void {
+    this.#idle.stop();
+    this.client.onProgress = () => {};
+    this.upstream.close();
+  }
+
+  /** Sends and receives at the same time: a server may answer before it has read everything. */
+  async run(outgoing: readonly Field[]): Promise<boolean> {
+    // Before anything is read from upstream, or it could land in the middle of an answer.
+    if (this.request.expectsContinue) await this.client.write(CONTINUE);
+    const sending = this.#sendRequest(outgoing);
+    try {
+      const response = await this.#readResponse();
+      if (response.webSocket) {
+        await this.#webSocket(response);
+        return false;
+      }
+      const persistent = await this.#sendResponse(response);
+      return persistent && this.#requestSent;
+    } catch (thrown) {
+      throw this.#requestError ?? thrown;
+    } finally {
+      this.upstream.close();
+      // Waits for the client's next bytes perhaps, which is no reason to keep the answer waiting.
+      void sending;
+    }
+  }
+
+  async #sendRequest(outgoing: readonly Field[]): Promise<void> {
+    const { method, target, body } = this.request;
+    const requestLine = `${method} ${target.path}${target.query} HTTP/1.1`;
+    try {
+      await this.upstream.write(bytesOf(renderHead(requestLine, outgoing)));
+      await writeBody(this.upstream, body, this.#requestBody());
+      this.#requestSent = true;
+    } catch {
+      // Upstream takes no more; it may have said why, so the response is still read.
+    }
+  }
+
+  async *#requestBody(): AsyncGenerator<Uint8Array> {
+    try {
+      yield* readBody(this.client, this.request.body, MAX_BODY_BYTES);
+    } catch (thrown) {
+      this.#requestError = refusedBody(thrown);
+      // Half a request must not look whole: upstream sees a connection that breaks off.
+      this.upstream.close();
+      throw thrown;
+    }
+  }
+
+  /** The final response's head; interim ones go on to clients that know them. */
+  async #readResponse(): Promise<ResponseHead> {
+    for (let count = 0; count <= MAX_INTERIM_RESPONSES; count++) {
+      const response = await this.#readHead();
+      if (response.status >= 200) return response;
+      if (response.status === 101) {
+        if (this.request.webSocket && response.webSocket) return response;
+        throw unusable("the destination switched protocols unasked");
+      }
+      // We have answered Expect ourselves.
+      if (response.status !== 100 && this.request.version === "1.1") {
+        await this.client.write(bytesOf(renderHead(statusLine(response), interimFields(response))));
+      }
+    }
+    throw unusable("the destination sent too many interim responses");
+  }
+
+  async #readHead(): Promise<ResponseHead> {
+    for (let seenBytes = 0;;) {
+      const { buffered } = this.upstream;
+      const end = headEnd(buffered, Math.max(0, seenBytes - 3));
+      if (end === "bare_line_feed" || (end ?? buffered.length) > MAX_RESPONSE_HEAD_BYTES) {
+        throw unusable("the destination's answer is malformed");
+      }
+      if (end !== null) {
+        const response = parseResponseHead(this.upstream.take(end), this.request.method);
+        if (response.kind === "response") return response;
+        throw unusable(`the destination's answer is malformed: ${response.problem}`);
+      }
+      seenBytes = buffered.length;
+      if (!await this.#fillFromUpstream()) {
+        throw unusable("the destination closed without an answer");
+      }
+    }
+  }
+
+  async #fillFromUpstream(): Promise<boolean> {
+    try {
+      return await this.upstream.fill();
+    } catch {
+      if (!this.#idle.expired) throw unusable("the connection to the destination broke");
+      throw this.#requestSent
+        ? new Refusal(504, "dial", "upstream_failed", "the destination did not answer in time")
+        : new Refusal(408, "http", "limit", "the request body took too long");
+    }
+  }
+
+  /** Streams the response; whether the client can tell where it ended and stay connected. */
+  async #sendResponse(response: ResponseHead): Promise<boolean> {
+    const framing = framingForClient(response.body, this.request.version);
+    const persistent = this.request.persistent && framing.kind !== "until_close" &&
+      this.#requestSent;
+    const fields = fieldsForClient(response, framing, persistent);
+    this.exchange.answered = true;
+    await this.client.write(bytesOf(renderHead(statusLine(response), fields)));
+    await writeBody(this.client, framing, readBody(this.upstream, response.body));
+    return persistent;
+  }
+
+  /** RFC 6455 §4.2.2: behind the 101 the connection is a tunnel. */
+  async #webSocket(response: ResponseHead): Promise<void> {
+    const { client, upstream } = this;
+    const fields = [
+      ...endToEnd(response.fields).filter(({ name }) => name !== "content-length"),
+      field("Upgrade", "websocket"),
+      field("Connection", "Upgrade"),
+    ];
+    this.exchange.answered = true;
+    await client.write(bytesOf(renderHead(statusLine(response), fields)));
+    await client.write(upstream.take(upstream.buffered.length));
+    await upstream.write(client.take(client.buffered.length));
+    this.#idle.stop();
+    await relay(client.conn, upstream.conn, this.#idle.limitMs);
+  }
+}
+
+function statusLine(response: ResponseHead): string {
+  return `HTTP/1.1 ${response.status} ${response.phrase}`;
+}
+
+function interimFields(response: ResponseHead): Field[] {
+  return endToEnd(response.fields).filter(({ name }) => name !== "content-length");
+}
+
+function unusable(problem: string): Refusal {
+  return new Refusal(502, "dial", "upstream_failed", problem);
+}
+
+function refusedBody(thrown: unknown): unknown {
+  if (thrown instanceof BodyTooLong) {
+    return new Refusal(
+      413,
+      "http",
+      "limit",
+      `the request body is longer than ${MAX_BODY_BYTES} bytes`,
+    );
+  }
+  if (thrown instanceof MalformedBody) {
+    return new Refusal(400, "http", "malformed", "malformed chunked body");
+  }
+  return thrown;
+}

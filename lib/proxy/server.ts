@@ -1,0 +1,408 @@
+/**
+ * The proxy: a listener on each gateway, a loop for each client connection, and one place where
+ * every attempt ends in a decision record and an answer.
+ */
+import type { Agent, AgentDirectory } from "../agents.ts";
+import type { ProxyService, ProxyStatus } from "../api/services.ts";
+import type { GatewayService } from "../bridge/segment.ts";
+import type { Attempt, Decision, DecisionLog, NewDecision, Reason } from "../decision.ts";
+import { messageOf } from "../errors.ts";
+import { logger } from "../log.ts";
+import type { Layer } from "../rules/types.ts";
+import type { Admission } from "./admission.ts";
+import { type AnswerForm, answerForm, healthAnswer, refusalAnswer } from "./answer.ts";
+import { ClientCount } from "./clients.ts";
+import { tunnel } from "./connect.ts";
+import { DEFAULT_LIMITS, type ProxyContext, type ProxyLimits } from "./context.ts";
+import { Exchange } from "./exchange.ts";
+import { headEnd } from "./fields.ts";
+import { forward } from "./forward.ts";
+import {
+  type ForwardRequest,
+  MAX_HEAD_BYTES,
+  parseRequestHead,
+  type RequestHead,
+  type TunnelRequest,
+} from "./head.ts";
+import { TimeLimitExceeded, within } from "./limit.ts";
+import { listen } from "./listen.ts";
+import { Refusal } from "./refusal.ts";
+import { BufferedConn, closeAfterAnswer, closeQuietly } from "./stream.ts";
+import { normalisePath } from "./target.ts";
+
+const log = logger("proxy");
+
+/** How long a client has to read a last answer. */
+const LINGER_MS = 1_000;
+/** A listener that cannot accept (no descriptors left) tries again after this. */
+const ACCEPT_RETRY_MS = 100;
+
+/** Connections beyond the limit that are told so at the same time; further ones are just closed. */
+const MAX_TURNED_AWAY = 64;
+
+/** What the proxy is made of. */
+export interface ProxyOptions extends Omit<ProxyContext, "limits"> {
+  readonly port: number;
+  /** Null: every gateway and nothing else on the host; otherwise this address alone (decision D6). */
+  readonly address: string | null;
+  readonly agents: AgentDirectory;
+  readonly decisions: DecisionLog;
+  readonly limits?: Partial<ProxyLimits>;
+}
+
+/** One client connection. */
+interface Client {
+  readonly stream: BufferedConn;
+  /** Address of the listener it came to. */
+  readonly gateway: string;
+  /** As the kernel reported it. */
+  readonly source: string;
+  /** What it is being served; null between requests. */
+  exchange: Exchange | null;
+}
+
+/** The HTTP(S) proxy. */
+export class ProxyServer implements GatewayService, ProxyService {
+  readonly #options: ProxyOptions;
+  readonly #context: ProxyContext;
+  readonly #listeners = new Map<string, Deno.TcpListener>();
+  readonly #clients = new Set<Client>();
+  readonly #count: ClientCount;
+  #stopping = false;
+  #turnedAway = 0;
+  #requestsTotal = 0;
+  #requestsBlocked = 0;
+
+  constructor(options: ProxyOptions) {
+    this.#options = options;
+    const limits = { ...DEFAULT_LIMITS, ...options.limits };
+    this.#context = { ...options, limits };
+    this.#count = new ClientCount(limits.maxConnections, limits.maxConnectionsPerAgent);
+  }
+
+  /** Listens on these gateways; throws `proxy.bind` and keeps what was served. */
+  serve(gateways: readonly string[]): Promise<void> {
+    const { address, port } = this.#options;
+    const wanted = new Set(address === null ? gateways : [address]);
+    const opened = new Map<string, Deno.TcpListener>();
+    try {
+      for (const gateway of wanted) {
+        if (!this.#listeners.has(gateway)) opened.set(gateway, listen(gateway, port));
+      }
+    } catch (thrown) {
+      for (const listener of opened.values()) listener.close();
+      return Promise.reject(thrown);
+    }
+    for (const [gateway, listener] of opened) {
+      this.#listeners.set(gateway, listener);
+      log.info("listening on {gateway}:{port}", { gateway, port: listener.addr.port });
+      void this.#accept(gateway, listener);
+    }
+    for (const gateway of this.#listeners.keys()) {
+      if (!wanted.has(gateway)) this.#leave(gateway);
+    }
+    return Promise.resolve();
+  }
+
+  /** Stops accepting, lets busy connections end for the drain time, then closes them. */
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    for (const listener of this.#listeners.values()) listener.close();
+    this.#listeners.clear();
+    for (const client of this.#clients) {
+      if (client.exchange === null) client.stream.close();
+    }
+    const deadlineMs = performance.now() + this.#context.limits.drainMs;
+    while (this.#clients.size > 0 && performance.now() < deadlineMs) await delay(20);
+    for (const client of this.#clients) this.#drop(client);
+  }
+
+  /** State and counters since start-up. */
+  status(): ProxyStatus {
+    const [first] = this.#listeners.values();
+    return {
+      running: this.#listeners.size > 0,
+      listen_addresses: [...this.#listeners.keys()],
+      listen_port: first?.addr.port ?? this.#options.port,
+      active_connections: this.#count.total,
+      requests_total: this.#requestsTotal,
+      requests_blocked: this.#requestsBlocked,
+    };
+  }
+
+  /**
+   * Call after a reload: ends every tunnel and request under way that the policy in force now would
+   * not admit, and returns how many. Connections between requests need nothing: the next request
+   * is judged anyway.
+   */
+  rejudge(): number {
+    let cut = 0;
+    for (const { exchange, source } of this.#clients) {
+      const refusal = exchange?.recheck() ?? null;
+      if (exchange === null || refusal === null) continue;
+      exchange.decision = this.#record(
+        blocked(exchange.agent, source, exchange.attempt, refusal, this.#generation()),
+      );
+      exchange.cut();
+      cut++;
+    }
+    return cut;
+  }
+
+  #leave(gateway: string): void {
+    this.#listeners.get(gateway)?.close();
+    this.#listeners.delete(gateway);
+    for (const client of this.#clients) {
+      if (client.gateway === gateway) this.#drop(client);
+    }
+  }
+
+  #drop(client: Client): void {
+    client.exchange?.cut();
+    client.stream.close();
+  }
+
+  async #accept(gateway: string, listener: Deno.TcpListener): Promise<void> {
+    while (this.#listeners.get(gateway) === listener) {
+      let conn: Deno.TcpConn;
+      try {
+        conn = await listener.accept();
+      } catch (thrown) {
+        if (this.#listeners.get(gateway) !== listener) return;
+        log.warn("accepting on {gateway} failed: {error}", { gateway, error: messageOf(thrown) });
+        await delay(ACCEPT_RETRY_MS);
+        continue;
+      }
+      void this.#connection(gateway, conn);
+    }
+  }
+
+  /** Serves one client connection; never rejects. */
+  async #connection(gateway: string, conn: Deno.TcpConn): Promise<void> {
+    try {
+      const source = conn.remoteAddr.hostname;
+      const client = { stream: new BufferedConn(conn), gateway, source, exchange: null };
+      const full = this.#count.enter(source);
+      if (full !== null) return await this.#turnAway(client, full);
+      this.#clients.add(client);
+      try {
+        await this.#requests(client);
+      } finally {
+        this.#clients.delete(client);
+        this.#count.leave(source);
+      }
+    } catch (thrown) {
+      // A client that resets its connection is no defect; anything unforeseen must be seen.
+      const level = isConnectionError(thrown) ? "debug" : "error";
+      log[level]("connection ended: {error}", { error: messageOf(thrown) });
+    } finally {
+      closeQuietly(conn);
+    }
+  }
+
+  async #turnAway(client: Client, full: "all" | "agent"): Promise<void> {
+    if (this.#turnedAway >= MAX_TURNED_AWAY) return;
+    this.#turnedAway++;
+    try {
+      await this.#answerFull(client, full);
+    } finally {
+      this.#turnedAway--;
+    }
+  }
+
+  async #answerFull(client: Client, full: "all" | "agent"): Promise<void> {
+    const agent = await this.#identify(client.source);
+    if (agent === null) return;
+    const refusal = full === "agent"
+      ? new Refusal(429, "connect", "limit", "this agent has too many connections")
+      : new Refusal(503, "connect", "limit", "the proxy has too many connections");
+    const decision = this.#record(blocked(agent, client.source, {}, refusal, this.#generation()));
+    await client.stream.write(refusalAnswer(refusal, decision, PLAIN));
+    await closeAfterAnswer(client.stream, LINGER_MS);
+  }
+
+  async #requests(client: Client): Promise<void> {
+    for (let again = true; again && !this.#stopping;) {
+      // Asked for each request: Docker may know by now whose address this is, or that it is gone.
+      const agent = await this.#identify(client.source);
+      again = agent !== null && await this.#request(client, agent) && await this.#awaitNext(client);
+    }
+  }
+
+  /** Whether another request begins before the idle limit. */
+  async #awaitNext({ stream }: Client): Promise<boolean> {
+    if (stream.buffered.length > 0) return true;
+    try {
+      return await within(this.#context.limits.idleMs, stream.fill());
+    } catch (thrown) {
+      if (thrown instanceof TimeLimitExceeded) return false;
+      throw thrown;
+    }
+  }
+
+  /** Serves one request; whether the connection may carry another one. */
+  async #request(client: Client, agent: Agent): Promise<boolean> {
+    const { stream, source } = client;
+    const exchange = new Exchange(agent, {}, stream);
+    let form = PLAIN;
+    try {
+      client.exchange = exchange;
+      const head = await this.#readHead(stream);
+      if (head === null) return false;
+      if (head.kind === "health") {
+        await stream.write(healthAnswer());
+        await closeAfterAnswer(stream, LINGER_MS);
+        return false;
+      }
+      this.#requestsTotal++;
+      if (head.kind === "refused") {
+        const reason = head.status === 413 || head.status === 431 ? "limit" : "malformed";
+        throw new Refusal(head.status, "http", reason, head.problem);
+      }
+      form = answerForm(head.fields, head.kind === "tunnel" ? "CONNECT" : head.method);
+      exchange.attempt = attemptOf(head);
+      const onAdmitted = (admission: Admission): void => {
+        exchange.decision = this.#record(allowed(exchange, source, admission));
+      };
+      if (head.kind === "tunnel") {
+        await tunnel(this.#context, stream, head, exchange, onAdmitted);
+        return false;
+      }
+      return await forward(this.#context, stream, head, exchange, onAdmitted);
+    } catch (thrown) {
+      if (!(thrown instanceof Refusal)) throw thrown;
+      await this.#refuse(client, exchange, thrown, form);
+      return false;
+    } finally {
+      client.exchange = null;
+    }
+  }
+
+  /** The next request head; null when the client has left or never said anything. */
+  async #readHead(stream: BufferedConn): Promise<RequestHead | null> {
+    const reading = async (): Promise<RequestHead | null> => {
+      for (let seenBytes = 0;;) {
+        const { buffered } = stream;
+        const end = headEnd(buffered, Math.max(0, seenBytes - 3));
+        if (end === "bare_line_feed") {
+          return { kind: "refused", status: 400, problem: "a line of the head ends without CR" };
+        }
+        if ((end ?? buffered.length) > MAX_HEAD_BYTES) {
+          return parseRequestHead(buffered.subarray(0, MAX_HEAD_BYTES + 1));
+        }
+        if (end !== null) return parseRequestHead(stream.take(end));
+        seenBytes = buffered.length;
+        if (!await stream.fill()) return null;
+      }
+    };
+    try {
+      return await within(this.#context.limits.headMs, reading());
+    } catch (thrown) {
+      if (!(thrown instanceof TimeLimitExceeded)) throw thrown;
+      if (stream.buffered.length === 0) return null;
+      throw new Refusal(408, "http", "limit", "the request head took too long");
+    }
+  }
+
+  async #refuse(
+    client: Client,
+    exchange: Exchange,
+    refusal: Refusal,
+    form: AnswerForm,
+  ): Promise<void> {
+    const { agent, attempt } = exchange;
+    const decision = exchange.decision ??
+      this.#record(blocked(agent, client.source, attempt, refusal, this.#generation()));
+    // Behind the beginning of another answer, or inside a tunnel, only closing is left.
+    if (exchange.answered) return;
+    exchange.answered = true;
+    await client.stream.write(refusalAnswer(refusal, decision, form));
+    await closeAfterAnswer(client.stream, LINGER_MS);
+  }
+
+  /** Null, and recorded: the source is no agent, and gets no answer (decision D5). */
+  async #identify(source: string): Promise<Agent | null> {
+    try {
+      const agent = await this.#options.agents.identify(source);
+      if (agent !== null) return agent;
+    } catch (thrown) {
+      log.error("{source} could not be identified: {error}", { source, error: messageOf(thrown) });
+    }
+    const refusal = new Refusal(403, "connect", "unknown_source", "not a managed container");
+    this.#record(blocked(null, source, {}, refusal, this.#generation()));
+    return null;
+  }
+
+  /** Generation of the policy in force, for attempts that policy was not asked about. */
+  #generation(): number {
+    try {
+      return this.#options.judge("connect", {}).generation;
+    } catch {
+      return 0;
+    }
+  }
+
+  #record(decision: NewDecision): Decision {
+    const recorded = this.#options.decisions.record(decision);
+    const { id, source, layer, verdict, reason } = recorded;
+    const { host = "-", port = "-", method = "-" } = recorded.attempt;
+    const told = { id, source, host, port, method, layer, reason };
+    if (verdict === "allow") {
+      log.debug("allowed {method} {host}:{port} for {source} ({layer}, {id})", told);
+    } else {
+      if (reason !== "upstream_failed") this.#requestsBlocked++;
+      log.warn("blocked {method} {host}:{port} for {source}: {reason} ({layer}, {id})", told);
+    }
+    return recorded;
+  }
+}
+
+const PLAIN: AnswerForm = { json: false, headOnly: false };
+
+function attemptOf(head: TunnelRequest | ForwardRequest): Attempt {
+  if (head.kind === "tunnel") {
+    return { host: String(head.host), port: head.port, method: "CONNECT" };
+  }
+  const { host, port, path } = head.target;
+  return { host: String(host), port, method: head.method, path: normalisePath(path) };
+}
+
+function allowed(exchange: Exchange, source: string, admission: Admission): NewDecision {
+  const { layer, rule, generation } = admission;
+  const reason: Reason = "rule";
+  const { agent, attempt } = exchange;
+  return { generation, layer, agent, source, attempt, verdict: "allow", reason, rule };
+}
+
+function blocked(
+  agent: Agent | null,
+  source: string,
+  attempt: Attempt,
+  refusal: Refusal,
+  generation: number,
+): NewDecision {
+  const { layer, reason, details }: { layer: Layer; reason: Reason; details: Refusal["details"] } =
+    refusal;
+  return {
+    generation: details.generation ?? generation,
+    layer,
+    agent,
+    source,
+    attempt: details.address === undefined ? attempt : { ...attempt, address: details.address },
+    verdict: "block",
+    reason,
+    rule: details.rule ?? null,
+  };
+}
+
+function isConnectionError(thrown: unknown): boolean {
+  return thrown instanceof Deno.errors.BadResource || thrown instanceof Deno.errors.Interrupted ||
+    thrown instanceof Deno.errors.ConnectionReset || thrown instanceof Deno.errors.BrokenPipe ||
+    thrown instanceof Deno.errors.ConnectionAborted || thrown instanceof Deno.errors.NotConnected ||
+    thrown instanceof Deno.errors.TimedOut ||
+    (thrown instanceof Error && thrown.name === "UnexpectedEnd");
+}
+
+function delay(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

@@ -1,0 +1,125 @@
+/**
+ * A TCP connection read through a buffer, so that a parser can look at bytes before they are taken,
+ * and written to completely. Back-pressure is the caller's: nothing is read that nobody asked for.
+ */
+
+/** First and largest size of a read buffer: an idle connection costs little, a busy one reads much. */
+const FIRST_BUFFER_BYTES = 4 * 1024;
+const LARGEST_BUFFER_BYTES = 256 * 1024;
+
+/** Thrown where a peer ends its stream in the middle of something. */
+export class UnexpectedEnd extends Error {
+  override readonly name = "UnexpectedEnd";
+}
+
+/** One TCP connection with a read buffer. */
+export class BufferedConn {
+  #buffer: Uint8Array<ArrayBuffer> = new Uint8Array(FIRST_BUFFER_BYTES);
+  #start = 0;
+  #end = 0;
+  #reading: Promise<boolean> | null = null;
+
+  /** Called after every read and write that moved bytes. */
+  onProgress: () => void = () => {};
+
+  constructor(readonly conn: Deno.TcpConn) {
+    // Heads, hellos and their answers are small and waited for: Nagle's delay only costs.
+    conn.setNoDelay(true);
+  }
+
+  /** What has been read and not taken; valid until the next `fill`. */
+  get buffered(): Uint8Array<ArrayBuffer> {
+    return this.#buffer.subarray(this.#start, this.#end);
+  }
+
+  /**
+   * Reads once, behind what is buffered; false at the end of the peer's stream. A fill that is
+   * still under way is joined. Throws a RangeError when 256 KiB wait to be taken.
+   */
+  fill(): Promise<boolean> {
+    this.#reading ??= this.#read().finally(() => this.#reading = null);
+    return this.#reading;
+  }
+
+  /** Removes and returns the first `count` buffered bytes; valid until the next `fill`. */
+  take(count: number): Uint8Array<ArrayBuffer> {
+    const taken = this.#buffer.subarray(this.#start, Math.min(this.#start + count, this.#end));
+    this.#start += taken.length;
+    return taken;
+  }
+
+  /** Writes all of `bytes`. */
+  async write(bytes: Uint8Array): Promise<void> {
+    await writeAll(this.conn, bytes);
+    this.onProgress();
+  }
+
+  /** Closes at once, in both directions; harmless when it is closed already. */
+  close(): void {
+    closeQuietly(this.conn);
+  }
+
+  async #read(): Promise<boolean> {
+    this.#makeRoom();
+    const count = await this.conn.read(this.#buffer.subarray(this.#end));
+    if (count === null) return false;
+    this.#end += count;
+    this.onProgress();
+    return true;
+  }
+
+  #makeRoom(): void {
+    const full = this.#end === this.#buffer.length;
+    if (this.#start === this.#end) {
+      this.#start = this.#end = 0;
+      // It filled up and was emptied: a busy stream deserves longer reads.
+      if (full && this.#buffer.length < LARGEST_BUFFER_BYTES) {
+        this.#buffer = new Uint8Array(this.#buffer.length * 2);
+      }
+    } else if (full && this.#start > 0) {
+      this.#buffer.copyWithin(0, this.#start, this.#end);
+      this.#end -= this.#start;
+      this.#start = 0;
+    } else if (full) {
+      if (this.#buffer.length >= LARGEST_BUFFER_BYTES) throw new RangeError("read buffer is full");
+      const larger = new Uint8Array(this.#buffer.length * 2);
+      larger.set(this.#buffer);
+      this.#buffer = larger;
+    }
+  }
+}
+
+/** Writes all of `bytes`: one `write` may take only a part. */
+export async function writeAll(conn: Deno.Conn, bytes: Uint8Array): Promise<void> {
+  for (let rest = bytes; rest.length > 0;) rest = rest.subarray(await conn.write(rest));
+}
+
+/** Closes a connection that may be closed already. */
+export function closeQuietly(conn: Deno.Conn): void {
+  try {
+    conn.close();
+  } catch (thrown) {
+    if (!(thrown instanceof Deno.errors.BadResource)) throw thrown;
+  }
+}
+
+/**
+ * Closes after a last answer so that the client can read it: closing with unread bytes makes the
+ * kernel send a reset, which discards the answer on its way. Reads on for at most `limitMs` and
+ * 64 KiB.
+ */
+export async function closeAfterAnswer(client: BufferedConn, limitMs: number): Promise<void> {
+  const timer = setTimeout(() => client.close(), limitMs);
+  try {
+    await client.conn.closeWrite();
+    for (let drained = 0; drained < 64 * 1024;) {
+      if (!await client.fill()) break;
+      drained += client.take(client.buffered.length).length;
+    }
+  } catch {
+    // The client went first.
+  } finally {
+    clearTimeout(timer);
+    client.close();
+  }
+}
