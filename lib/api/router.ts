@@ -1,6 +1,6 @@
 /** What both API apps share: envelopes for everything that can go wrong before a handler runs. */
+import { Buffer } from "node:buffer";
 import { type Context, Hono } from "hono";
-import { bodyLimit } from "hono/body-limit";
 import type { z } from "zod";
 import { OutcallError } from "../errors.ts";
 import type { PeerCredentials } from "../linux/peer.ts";
@@ -34,14 +34,6 @@ export const MAX_BODY_BYTES = 1024 * 1024;
 /** An app that answers `routes`, and everything else with a failure envelope. */
 export function apiApp(routes: readonly Route[], target: Target): ApiApp {
   const app: ApiApp = new Hono<{ Bindings: PeerEnv }>();
-  app.use(bodyLimit({
-    maxSize: MAX_BODY_BYTES,
-    onError: (c) =>
-      sendFailure(
-        c,
-        new OutcallError(413, "request.too_large", `request body exceeds ${MAX_BODY_BYTES} bytes`),
-      ),
-  }));
   for (const route of routes) app.on(route.method, route.path, route.handle);
   for (const [path, allow] of allowedMethods(routes)) {
     app.all(path, (c) => {
@@ -73,8 +65,8 @@ function allowedMethods(routes: readonly Route[]): Map<string, string> {
 
 /**
  * The JSON body as `schema` describes it.
- * @throws OutcallError `request.malformed` (400) when it is not JSON, `request.invalid` (422) when
- * it does not fit.
+ * @throws OutcallError `request.malformed` (400) when it is not JSON, `request.too_large` (413),
+ * `request.invalid` (422) when it does not fit.
  */
 export async function readBody<S extends z.ZodType>(
   c: ApiContext,
@@ -86,16 +78,36 @@ export async function readBody<S extends z.ZodType>(
       hint: "Send a JSON object with the header Content-Type: application/json.",
     });
   }
-  const text = await c.req.text();
+  const bytes = await readBytes(c.req.raw);
   let json: unknown;
   try {
-    json = JSON.parse(text);
+    json = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch (cause) {
     throw new OutcallError(400, "request.malformed", "the request body is not valid JSON", {
       cause,
     });
   }
   return parse(schema, "request body", json);
+}
+
+async function readBytes(request: Request): Promise<Uint8Array> {
+  if (Number(request.headers.get("content-length") ?? 0) > MAX_BODY_BYTES) throw tooLarge();
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of request.body ?? []) {
+    bytes += chunk.length;
+    if (bytes > MAX_BODY_BYTES) throw tooLarge();
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+function tooLarge(): OutcallError {
+  return new OutcallError(
+    413,
+    "request.too_large",
+    `request body exceeds ${MAX_BODY_BYTES} bytes`,
+  );
 }
 
 /**

@@ -4,7 +4,7 @@
  * a moment in which anybody could connect who should not.
  */
 import { connect } from "node:net";
-import { dirname, join } from "node:path";
+import { basename, dirname, isAbsolute, join } from "node:path";
 import { messageOf, OutcallError } from "../errors.ts";
 
 /** Length of sun_path without its final NUL (unix(7)). */
@@ -12,9 +12,6 @@ const MAX_PATH_BYTES = 107;
 
 /** A local connect is answered at once; a server that does not answer at all is not ours to replace. */
 const PROBE_TIMEOUT_MS = 1_000;
-
-/** How often a place that keeps changing is tried for before giving up. */
-const CLAIM_ATTEMPTS = 5;
 
 /** Owner and mode of a socket file. */
 export interface SocketAccess {
@@ -42,20 +39,33 @@ export async function placeSocket(
   access: SocketAccess,
   listen: (path: string) => Promise<void>,
 ): Promise<SocketFile> {
+  if (!isAbsolute(path)) {
+    throw new OutcallError(500, "socket.path", `socket path ${path} is not absolute`);
+  }
   const directory = dirname(path);
+  let lock: Deno.FsFile | null = null;
   let workshop: string | null = null;
   try {
     Deno.mkdirSync(directory, { recursive: true, mode: 0o755 });
     workshop = Deno.makeTempDirSync({ dir: directory, prefix: "." });
     const fresh = join(workshop, "s");
-    assertPath(path, fresh);
+    assertFits(path, fresh);
+    lock = lockPlace(path);
     await listen(fresh);
     Deno.chmodSync(fresh, access.mode);
     if (access.gid !== undefined) Deno.chownSync(fresh, null, access.gid);
     const { dev, ino } = Deno.lstatSync(fresh);
-    await claim(path, fresh, join(workshop, "stale"));
-    return { remove: () => removeIfSame(path, dev, ino) };
+    await removeStale(path);
+    Deno.linkSync(fresh, path);
+    const held = lock;
+    return {
+      remove: () => {
+        removeIfSame(path, dev, ino);
+        held.close();
+      },
+    };
   } catch (thrown) {
+    lock?.close();
     throw thrown instanceof OutcallError ? thrown : new OutcallError(
       500,
       "socket.bind",
@@ -67,10 +77,7 @@ export async function placeSocket(
   }
 }
 
-function assertPath(path: string, fresh: string): void {
-  if (!path.startsWith("/")) {
-    throw new OutcallError(500, "socket.path", `socket path ${path} is not absolute`);
-  }
+function assertFits(path: string, fresh: string): void {
   const bytes = Math.max(...[path, fresh].map((name) => new TextEncoder().encode(name).length));
   if (bytes > MAX_PATH_BYTES) {
     throw new OutcallError(500, "socket.path", `socket path ${path} is too long`, {
@@ -79,63 +86,48 @@ function assertPath(path: string, fresh: string): void {
   }
 }
 
-async function claim(path: string, fresh: string, stale: string): Promise<void> {
-  for (let attempt = 0; attempt < CLAIM_ATTEMPTS; attempt++) {
-    if (linkIfFree(fresh, path)) return;
-    await assertStale(path, path);
-    // Moved away before it is removed: another daemon may have put its socket here since the probe.
-    if (!renameIfThere(path, stale)) continue;
-    try {
-      await assertStale(stale, path);
-    } catch (alive) {
-      linkIfFree(stale, path);
-      throw alive;
-    }
-    Deno.removeSync(stale);
+/**
+ * Holds the place for as long as the daemon lives: two daemons that start together would each find
+ * the socket of the one before stale, and the slower one would remove the faster one's.
+ *
+ * The lock is a file of its own because nobody else can open it; the directory is mounted into
+ * containers, where anybody could lock it and keep the daemon from starting.
+ */
+function lockPlace(path: string): Deno.FsFile {
+  const name = join(dirname(path), `.${basename(path)}.lock`);
+  const found = lstatIfThere(name);
+  if (found !== null && !found.isFile) {
+    throw new OutcallError(500, "socket.bind", `${name} exists and is not a file`, {
+      hint: "Remove it.",
+    });
   }
+  const file = Deno.openSync(name, { write: true, create: true, mode: 0o600 });
+  if (file.tryLockSync(true)) return file;
+  file.close();
   throw inUse(path);
 }
 
-function linkIfFree(from: string, to: string): boolean {
-  try {
-    Deno.linkSync(from, to);
-    return true;
-  } catch (thrown) {
-    if (thrown instanceof Deno.errors.AlreadyExists) return false;
-    throw thrown;
-  }
-}
-
-function renameIfThere(from: string, to: string): boolean {
-  try {
-    Deno.renameSync(from, to);
-    return true;
-  } catch (thrown) {
-    if (thrown instanceof Deno.errors.NotFound) return false;
-    throw thrown;
-  }
-}
-
-/**
- * Returns when `file` is a socket that nobody listens on, or is gone.
- * @param path The name to complain about.
- */
-async function assertStale(file: string, path: string): Promise<void> {
-  let isSocket: boolean | null;
-  try {
-    isSocket = Deno.lstatSync(file).isSocket;
-  } catch (thrown) {
-    if (thrown instanceof Deno.errors.NotFound) return;
-    throw thrown;
-  }
-  if (isSocket !== true) {
+/** Clears the way when `path` is a socket that nobody listens on. */
+async function removeStale(path: string): Promise<void> {
+  const found = lstatIfThere(path);
+  if (found === null) return;
+  if (found.isSocket !== true) {
     throw new OutcallError(500, "socket.not_a_socket", `${path} exists and is not a socket`, {
       hint: "Move it away, or name another socket path.",
     });
   }
-  // Only "nobody listens" is proof. Anything else, such as a full backlog, may be a live daemon.
-  const answer = await probe(file);
-  if (answer !== "ECONNREFUSED" && answer !== "ENOENT") throw inUse(path);
+  // Only "nobody listens" is proof. Anything else, such as a full backlog, may be a live server.
+  if (await probe(path) !== "ECONNREFUSED") throw inUse(path);
+  Deno.removeSync(path);
+}
+
+function lstatIfThere(path: string): Deno.FileInfo | null {
+  try {
+    return Deno.lstatSync(path);
+  } catch (thrown) {
+    if (thrown instanceof Deno.errors.NotFound) return null;
+    throw thrown;
+  }
 }
 
 function inUse(path: string): OutcallError {
@@ -160,10 +152,6 @@ function probe(path: string): Promise<string> {
 }
 
 function removeIfSame(path: string, dev: number, ino: number | null): void {
-  try {
-    const found = Deno.lstatSync(path);
-    if (found.dev === dev && found.ino === ino) Deno.removeSync(path);
-  } catch (thrown) {
-    if (!(thrown instanceof Deno.errors.NotFound)) throw thrown;
-  }
+  const found = lstatIfThere(path);
+  if (found?.dev === dev && found.ino === ino) Deno.removeSync(path);
 }

@@ -1,0 +1,265 @@
+/** A daemon's worth of plain answers for tests of the API and of the command line. */
+import { OutcallError } from "../../lib/errors.ts";
+import type { Decision } from "../../lib/decision.ts";
+import type {
+  ContainerCreateRequest,
+  HostServices,
+  NetworkCreateRequest,
+  NetworkStatus,
+  PartHealth,
+  RuleSummary,
+} from "../../lib/api/services.ts";
+import type { Facts, Layer, Verdict } from "../../lib/rules/types.ts";
+
+/** What the services were asked to do, in order. */
+export interface Journal {
+  readonly calls: unknown[][];
+}
+
+/** Answers that tests change. */
+export interface Answers {
+  bridgeUp: boolean;
+  reloadFails: boolean;
+  rules: RuleSummary[];
+  verdict: Verdict;
+  networks: NetworkStatus[];
+  health: PartHealth[];
+  dnsRunning: boolean;
+  proxyRunning: boolean;
+  hits: number;
+  decisions: Decision[];
+}
+
+/** The quickstart's rule. */
+export const OPENAI: RuleSummary = {
+  id: "allow-openai",
+  file: "/etc/outcall/rules.d/agent.yaml",
+  line: 3,
+  action: "allow",
+  priority: 100,
+  condition: 'http.host == "api.openai.com"',
+  description: "agent may call the OpenAI API",
+};
+
+/** The quickstart's network. */
+export const AGENT_NET: NetworkStatus = {
+  exists: true,
+  network_id: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+  name: "outcall-agent-net",
+  bridge: "outcall1",
+  subnet: "10.200.0.0/24",
+  gateway: "10.200.0.1",
+  containers: [
+    { name: "my-agent", ipv4_address: "10.200.0.2" },
+    { name: "other-agent", ipv4_address: "10.200.0.3" },
+  ],
+};
+
+/** One blocked DNS question. */
+export const DECISION: Decision = {
+  id: "01k9zzzzz0000abcd",
+  time: "2026-01-02T03:04:05.678Z",
+  generation: 1,
+  layer: "dns",
+  agent: null,
+  source: "10.200.0.2",
+  attempt: { host: "example.com", recordType: "A" },
+  verdict: "block",
+  reason: "default",
+  rule: null,
+};
+
+const CONTAINER = {
+  container_id: "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90",
+  name: "outcall-a3f7b201",
+  image: "my-agent:latest",
+  state: "running",
+  network: "outcall-default",
+  created_at: "2026-04-21T14:30:00Z",
+};
+
+/** The answers a healthy daemon gives. */
+export function healthy(): Answers {
+  return {
+    bridgeUp: true,
+    reloadFails: false,
+    rules: [OPENAI],
+    verdict: { allowed: false, reason: "default", rule: null, egress: null },
+    networks: [AGENT_NET],
+    health: [{ name: "bridge", state: "ok", detail: "outcall0 is up" }],
+    dnsRunning: true,
+    proxyRunning: true,
+    hits: 3,
+    decisions: [DECISION],
+  };
+}
+
+/** Services that give `answers` and write down what they were asked. */
+export function services(answers: Answers, { calls }: Journal): HostServices {
+  const networkName = (suffix: string | undefined): string => `outcall-${suffix ?? "default"}`;
+  const found = (suffix: string | undefined): NetworkStatus | undefined =>
+    answers.networks.find((network) => network.name === networkName(suffix));
+  return {
+    version: "1.2.3",
+    bridge: {
+      status: () =>
+        Promise.resolve(
+          answers.bridgeUp
+            ? { name: "outcall0", up: true, index: 12, nftables: "active" }
+            : { name: "outcall0", up: false, index: null, nftables: "inactive" },
+        ),
+      up: () => Promise.resolve(void calls.push(["bridge.up"])),
+      down: () =>
+        Promise.reject(
+          new OutcallError(409, "bridge.busy", "containers are attached: my-agent", {
+            hint: "Stop them first.",
+          }),
+        ),
+    },
+    policy: {
+      list: () => answers.rules,
+      reload: () =>
+        answers.reloadFails
+          ? Promise.reject(
+            new OutcallError(422, "rules.invalid", "the rules are not valid", {
+              details: [
+                {
+                  file: "/etc/outcall/rules.d/agent.yaml",
+                  line: 5,
+                  column: 17,
+                  message: "CEL parse error: undefined identifier 'http_host'",
+                },
+                {
+                  file: "/etc/outcall/rules.d/z.yaml",
+                  line: 1,
+                  column: 1,
+                  message: "version is missing",
+                },
+              ],
+              hint: "The rules loaded before stay in force.",
+            }),
+          )
+          : Promise.resolve({
+            files_loaded: 1,
+            rules_loaded: 1,
+            generation: 2,
+            warnings: ['unused definition "legacy" in agent.yaml'],
+          }),
+      evaluate: (layer: Layer, facts: Facts) => {
+        calls.push(["evaluate", layer, facts]);
+        return answers.verdict;
+      },
+    },
+    dns: {
+      status: () => ({
+        running: answers.dnsRunning,
+        listen_addresses: ["10.200.0.1", "10.200.255.1"],
+        listen_port: 53,
+        upstreams: ["1.1.1.1:53", "9.9.9.9:53"],
+        cache_entries: 2,
+        queries_total: 9,
+        queries_allowed: 5,
+        queries_blocked: 4,
+      }),
+      cacheStats: () => ({
+        entries: 1,
+        max_entries: 10_000,
+        hits: answers.hits,
+        misses: answers.hits === 0 ? 0 : 5,
+        evictions: 0,
+      }),
+      cacheEntries: () => [
+        { hostname: "api.openai.com", record_type: "A", ttl_remaining_secs: 42 },
+      ],
+      flush: () => 7,
+    },
+    proxy: {
+      status: () => ({
+        running: answers.proxyRunning,
+        listen_addresses: ["10.200.0.1"],
+        listen_port: 8080,
+        active_connections: 1,
+        requests_total: 12,
+        requests_blocked: 3,
+      }),
+    },
+    networks: {
+      subnetBlock: "10.200.0.0/16",
+      create: (request: NetworkCreateRequest) => {
+        calls.push(["network.create", request]);
+        const existing = found(request.name);
+        return Promise.resolve({
+          network_id: existing?.network_id ?? "fedcba9876543210",
+          name: networkName(request.name),
+          subnet: request.subnet ?? "10.200.255.0/24",
+          gateway: "10.200.255.1",
+          created: existing === undefined,
+        });
+      },
+      status: (name) =>
+        Promise.resolve(
+          found(name) ?? {
+            exists: false,
+            network_id: null,
+            name: networkName(name),
+            bridge: null,
+            subnet: null,
+            gateway: null,
+            containers: [],
+          },
+        ),
+      list: () => Promise.resolve(answers.networks),
+      destroy: (name) =>
+        Promise.resolve({ name: networkName(name), destroyed: found(name) !== undefined }),
+    },
+    containers: {
+      create: (request: ContainerCreateRequest) => {
+        calls.push(["container.create", request]);
+        return Promise.resolve({
+          container_id: CONTAINER.container_id,
+          name: request.name ?? CONTAINER.name,
+          created: true,
+        });
+      },
+      list: () => Promise.resolve([CONTAINER]),
+      inspect: (name) =>
+        name === CONTAINER.name
+          ? Promise.resolve({
+            ...CONTAINER,
+            ip_address: "10.200.0.2",
+            mounts: ["/run/outcall/agent:/run/outcall:ro"],
+            env: ["HTTP_PROXY=<redacted>", "NO_PROXY=<redacted>"],
+          })
+          : Promise.reject(
+            new OutcallError(404, "container.not_found", `container "${name}" does not exist`),
+          ),
+      stop: (name, timeoutSecs) => {
+        calls.push(["container.stop", name, timeoutSecs]);
+        return Promise.resolve({ name, stopped: name === CONTAINER.name });
+      },
+      remove: (name, force) => {
+        calls.push(["container.remove", name, force]);
+        return Promise.resolve({ name, removed: name === CONTAINER.name });
+      },
+      pull: async (image, onProgress) => {
+        calls.push(["container.pull", image]);
+        onProgress("pulling layer 1");
+        await Promise.resolve();
+        onProgress("pulling layer 2");
+        if (image === "missing") {
+          throw new OutcallError(
+            404,
+            "image.not_found",
+            'failed to pull image "missing": not found',
+          );
+        }
+        return { image, pulled: image !== "current" };
+      },
+    },
+    decisions: {
+      recent: (limit) => answers.decisions.slice(-(limit ?? answers.decisions.length)),
+      find: (id) => answers.decisions.find((decision) => decision.id === id),
+    },
+    health: () => Promise.resolve(answers.health),
+  };
+}
