@@ -123,7 +123,9 @@ export class Machine implements AsyncDisposable {
     const outside = this.path(path);
     await Deno.mkdir(outside.slice(0, outside.lastIndexOf("/")), { recursive: true });
     // The real file may be a link that leads out of the overlay (systemd's resolv.conf does).
-    await Deno.remove(outside).catch(() => {});
+    await Deno.remove(outside).catch((thrown) => {
+      if (!(thrown instanceof Deno.errors.NotFound)) throw thrown;
+    });
     await Deno.writeTextFile(outside, text, { mode });
   }
 

@@ -9,7 +9,8 @@ export interface Requirements {
   readonly tools?: readonly string[];
 }
 
-function findTool(name: string): boolean {
+/** Whether program `name` is installed. */
+export function hasTool(name: string): boolean {
   const path = (Deno.env.get("PATH") ?? "").split(":");
   // Debian keeps nft, ip and dockerd out of an ordinary user's PATH.
   return [...path, "/usr/sbin", "/sbin"].some((folder) => {
@@ -25,7 +26,7 @@ function findTool(name: string): boolean {
 export function missing(requirements: Requirements): string | null {
   if (Deno.build.os !== "linux") return "needs Linux";
   if (Deno.uid() !== 0) return "needs root";
-  const absent = (requirements.tools ?? []).filter((tool) => !findTool(tool));
+  const absent = (requirements.tools ?? []).filter((tool) => !hasTool(tool));
   return absent.length === 0 ? null : `needs ${absent.join(", ")}`;
 }
 
