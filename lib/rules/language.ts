@@ -80,9 +80,9 @@ export const PENDING_FACTS: Readonly<Record<Layer, ReadonlySet<FactName>>> = {
   ]),
   // The name is not resolved yet: decision D32.
   connect: ADDRESS_PENDING,
+  sni: ADDRESS_PENDING,
   http: ADDRESS_PENDING,
   grant: NOTHING_PENDING,
-  sni: NOTHING_PENDING,
   dial: NOTHING_PENDING,
   agent: NOTHING_PENDING,
   container: NOTHING_PENDING,
