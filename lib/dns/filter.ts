@@ -1,0 +1,346 @@
+/**
+ * The filter itself: from a packet to the packet that answers it. Knows no sockets.
+ *
+ * The order is the point: who asks, what is asked, whether policy admits it, and only then the cache
+ * or an upstream. Whatever goes wrong on the way ends in a refusal, never in an answer.
+ */
+import type { Agent, AgentDirectory } from "../agents.ts";
+import type { Decision, DecisionLog, Reason } from "../decision.ts";
+import { messageOf } from "../errors.ts";
+import { logger } from "../log.ts";
+import type { Hostname } from "../net/host.ts";
+import { restrictedRange } from "../net/restricted.ts";
+import type { Judge, Judgement } from "../policy.ts";
+import { admitRecords, signedType } from "./answer.ts";
+import { buildRefusal, buildReply, type Ede, type Reply, udpReplyLimitBytes } from "./build.ts";
+import { ExtendedError, MAX_MESSAGE_BYTES, Rcode, RecordType, typeName } from "./codes.ts";
+import type { ParsedQuery, Query, ResourceRecord } from "./message.ts";
+import { hostnameOf, isWithin, nameText, type WireName } from "./name.ts";
+import { parseQuery } from "./parse.ts";
+import { judgeName, refusedAlias } from "./policy.ts";
+import type { Resolution, Resolver } from "./resolver.ts";
+import { UpstreamError } from "./upstream.ts";
+import type { Waiting } from "./waiting.ts";
+
+const log = logger("dns");
+
+/** Where a packet came from. */
+export interface QuerySource {
+  /** Dotted decimal, as the kernel reported it. */
+  readonly address: string;
+  readonly transport: "udp" | "tcp";
+}
+
+/** Everything the filter needs. */
+export interface FilterParts {
+  readonly agents: AgentDirectory;
+  readonly judge: Judge;
+  readonly decisions: DecisionLog;
+  readonly resolver: Resolver;
+  readonly waiting: Waiting;
+}
+
+/** Queries since start-up; every one is either allowed or blocked. */
+export interface FilterCounters {
+  readonly total: number;
+  readonly allowed: number;
+  readonly blocked: number;
+}
+
+/** What a packet's handling comes to: a reply, or silence; at once where nothing has to be waited for. */
+export type Handled = Uint8Array | null | Promise<Uint8Array | null>;
+
+/**
+ * The types that are answered with records. Managed networks are IPv4 (decision D27), so an AAAA
+ * query, like every other type, is told that the name exists and has no such record.
+ */
+const ANSWERED_TYPES: ReadonlySet<number> = new Set([
+  RecordType.A,
+  RecordType.CNAME,
+  RecordType.SVCB,
+  RecordType.HTTPS,
+]);
+
+/** Multicast DNS names never leave the local link (RFC 6762 §3, S007-FR-033). */
+const LOCAL: WireName = "\x05local\0";
+
+/** How long a client may remember a refusal (S007-FR-010). */
+const BLOCK_TTL_SECS = 60;
+
+/** `outcall.invalid`: names the filter as the source, in a domain that never exists (RFC 2606). */
+const SOA_SERVER = "\x07outcall\x07invalid\0";
+
+/** Recorded for refusals that no policy was asked about. */
+const NO_GENERATION = 0;
+
+/** One well-formed query from a known agent. */
+interface Asked {
+  readonly query: Query;
+  readonly source: QuerySource;
+  readonly agent: Agent;
+}
+
+/** A query for a name that rules can name. */
+interface AskedName extends Asked {
+  readonly hostname: Hostname;
+}
+
+/** What became of one packet. */
+interface Outcome {
+  readonly agent: Agent | null;
+  readonly source: QuerySource;
+  /** Null: it was no well-formed query. */
+  readonly query: Query | null;
+  readonly verdict: Decision["verdict"];
+  readonly reason: Reason;
+  /** Absent or null: no policy was asked. */
+  readonly judgement?: Judgement | null;
+  /** Milliseconds the upstreams took; null: it was cached; absent: nobody looked. */
+  readonly upstreamMs?: number | null;
+}
+
+/** An SOA that lets resolvers remember the absence of `name` (RFC 2308 §3). */
+function ownSoa(name: WireName): ResourceRecord {
+  const data = new Uint8Array(2 * SOA_SERVER.length + 20);
+  for (let i = 0; i < SOA_SERVER.length; i++) {
+    data[i] = SOA_SERVER.charCodeAt(i);
+    data[SOA_SERVER.length + i] = SOA_SERVER.charCodeAt(i);
+  }
+  const timers = new DataView(data.buffer, 2 * SOA_SERVER.length);
+  // Serial, refresh, retry, expire, minimum: only the last one means anything without transfers.
+  [1, 3600, 600, 86_400, BLOCK_TTL_SECS].forEach((value, i) => timers.setUint32(4 * i, value));
+  return { name, type: RecordType.SOA, ttlSecs: BLOCK_TTL_SECS, data };
+}
+
+function aged(records: readonly ResourceRecord[], ageSecs: number): readonly ResourceRecord[] {
+  if (ageSecs === 0) return records;
+  return records.map((record) => ({ ...record, ttlSecs: Math.max(0, record.ttlSecs - ageSecs) }));
+}
+
+/** A reply without records. */
+function empty(rcode: Rcode, ede: Ede | null): Reply {
+  return { rcode, authoritative: false, answers: [], authority: [], ede };
+}
+
+function render(query: Query, source: QuerySource, reply: Reply): Uint8Array {
+  const limit = source.transport === "udp" ? udpReplyLimitBytes(query) : MAX_MESSAGE_BYTES;
+  return buildReply(query, reply, limit);
+}
+
+/** Answers agents' queries by policy. */
+export class DnsFilter {
+  readonly #parts: FilterParts;
+  #total = 0;
+  #allowed = 0;
+
+  constructor(parts: FilterParts) {
+    this.#parts = parts;
+  }
+
+  /** Counters since start-up. */
+  counters(): FilterCounters {
+    return {
+      total: this.#total,
+      allowed: this.#allowed,
+      blocked: this.#total - this.#allowed,
+    };
+  }
+
+  /**
+   * The reply to `packet`, or null for silence. Never throws and never rejects; does not hold on to
+   * `packet` after it returned.
+   */
+  handle(packet: Uint8Array, source: QuerySource): Handled {
+    this.#total++;
+    const parsed = parseQuery(packet);
+    try {
+      const agent = this.#parts.agents.identify(source.address);
+      const handled = agent instanceof Promise
+        ? agent.then((known) => this.#handleFrom(known, parsed, source))
+        : this.#handleFrom(agent, parsed, source);
+      if (!(handled instanceof Promise)) return handled;
+      return handled.catch((thrown: unknown) => this.#giveUp(parsed, source, thrown));
+    } catch (thrown) {
+      return this.#giveUp(parsed, source, thrown);
+    }
+  }
+
+  /** S007-FR-032: what went wrong is not answered, and not asked upstream. */
+  #giveUp(parsed: ParsedQuery, source: QuerySource, thrown: unknown): Uint8Array | null {
+    log.error("a query from {source} failed: {error}", {
+      source: source.address,
+      error: messageOf(thrown),
+    });
+    return parsed.kind === "query"
+      ? render(parsed.query, source, empty(Rcode.SERVFAIL, null))
+      : null;
+  }
+
+  #handleFrom(agent: Agent | null, parsed: ParsedQuery, source: QuerySource): Handled {
+    if (agent === null) return this.#refuseStranger(parsed, source);
+    if (parsed.kind !== "query") {
+      log.debug("malformed query from {source}: {why}", {
+        source: source.address,
+        why: parsed.why,
+      });
+      this.#record({ agent, source, query: null, verdict: "block", reason: "malformed" });
+      return parsed.kind === "refusal" ? buildRefusal(parsed) : null;
+    }
+    const { query } = parsed;
+    const hostname = hostnameOf(query.question.name);
+    if (hostname === null) return this.#block({ query, source, agent }, "malformed", null);
+    return this.#handleName({ query, source, agent, hostname });
+  }
+
+  /** S007-FR-039, decision D5: who is outside every managed network gets nothing here. */
+  #refuseStranger(parsed: ParsedQuery, source: QuerySource): Uint8Array | null {
+    const query = parsed.kind === "query" ? parsed.query : null;
+    const id = this.#record({
+      agent: null,
+      source,
+      query,
+      verdict: "block",
+      reason: "unknown_source",
+    });
+    if (query !== null) {
+      const ede = { code: ExtendedError.PROHIBITED, text: `Not an agent, decision ${id}` };
+      return render(query, source, empty(Rcode.REFUSED, ede));
+    }
+    return parsed.kind === "refusal" ? buildRefusal({ ...parsed, rcode: Rcode.REFUSED }) : null;
+  }
+
+  #handleName(asked: AskedName): Handled {
+    const { query, agent } = asked;
+    const judgement = this.#judge(asked);
+    if (!judgement.verdict.allowed) return this.#blockBy(asked, judgement);
+    if (isWithin(query.question.name, LOCAL)) return this.#block(asked, "default", null);
+    if (!this.#parts.waiting.admits(agent.address)) return this.#fail(asked, "limit", judgement);
+    const { name, type } = query.question;
+    // Whether the name exists is learned from the type that clients ask anyway.
+    const question = { name, type: ANSWERED_TYPES.has(type) ? type : RecordType.A };
+    try {
+      const resolution = this.#parts.resolver.resolve(question, query.edns?.dnssecOk ?? false);
+      if (!(resolution instanceof Promise)) return this.#pass(asked, judgement, resolution);
+      return this.#whenResolved(asked, this.#parts.waiting.track(agent.address, resolution));
+    } catch (thrown) {
+      return this.#failUpstream(asked, judgement, thrown);
+    }
+  }
+
+  async #whenResolved(asked: AskedName, resolving: Promise<Resolution>): Promise<Uint8Array> {
+    let resolution: Resolution;
+    try {
+      resolution = await resolving;
+    } catch (thrown) {
+      return this.#failUpstream(asked, this.#judge(asked), thrown);
+    }
+    // The policy may have changed while the upstream was asked.
+    const judgement = this.#judge(asked);
+    if (!judgement.verdict.allowed) return this.#blockBy(asked, judgement);
+    return this.#pass(asked, judgement, resolution);
+  }
+
+  #judge({ agent, hostname, query }: AskedName): Judgement {
+    return judgeName(this.#parts.judge, agent, hostname, query.question.type);
+  }
+
+  #pass(asked: AskedName, judgement: Judgement, resolution: Resolution): Uint8Array {
+    const { query, source, agent } = asked;
+    const { answer, ageSecs, upstreamMs } = resolution;
+    const { name, type } = query.question;
+    const refused = refusedAlias(this.#parts.judge, agent, answer.aliases, type);
+    if (refused?.kind === "blocked") return this.#blockBy(asked, refused.judgement);
+    if (refused?.kind === "unreadable") return this.#fail(asked, "upstream_failed", judgement);
+
+    const allowPrivateIps = judgement.verdict.egress?.allowPrivateIps ?? false;
+    const admitted = admitRecords(
+      answer.answers,
+      (address) => allowPrivateIps || restrictedRange(address) === null,
+    );
+    let { records } = admitted;
+    let { authority } = answer;
+    if (!ANSWERED_TYPES.has(type)) {
+      records = records.filter((record) => signedType(record) === RecordType.CNAME);
+      if (authority.length === 0) authority = [ownSoa(answer.aliases.at(-1) ?? name)];
+    } else if (
+      admitted.addressesRemoved > 0 && !records.some((record) => record.type === RecordType.A)
+    ) {
+      return this.#fail(asked, "restricted_address", judgement);
+    }
+    this.#record({ ...asked, verdict: "allow", reason: "rule", judgement, upstreamMs });
+    return render(query, source, {
+      rcode: answer.rcode,
+      authoritative: false,
+      answers: aged(records, ageSecs),
+      authority: aged(authority, ageSecs),
+      ede: null,
+    });
+  }
+
+  #blockBy(asked: Asked, judgement: Judgement): Uint8Array {
+    return this.#block(asked, judgement.verdict.reason, judgement);
+  }
+
+  /** S007-FR-010: the name does not exist, for a minute. */
+  #block(asked: Asked, reason: Reason, judgement: Judgement | null): Uint8Array {
+    const { query, source } = asked;
+    const id = this.#record({ ...asked, verdict: "block", reason, judgement });
+    return render(query, source, {
+      rcode: Rcode.NXDOMAIN,
+      authoritative: true,
+      answers: [],
+      authority: [ownSoa(query.question.name)],
+      ede: { code: ExtendedError.BLOCKED, text: `Blocked by outcall, decision ${id}` },
+    });
+  }
+
+  /** An allowed name that cannot be answered all the same. */
+  #fail(asked: Asked, reason: Reason, judgement: Judgement): Uint8Array {
+    const { query, source } = asked;
+    const id = this.#record({ ...asked, verdict: "block", reason, judgement });
+    const ede = reason === "upstream_failed"
+      ? { code: ExtendedError.NO_REACHABLE_AUTHORITY, text: `No upstream answered, decision ${id}` }
+      : { code: ExtendedError.BLOCKED, text: `Blocked by outcall, decision ${id}` };
+    return render(query, source, empty(Rcode.SERVFAIL, ede));
+  }
+
+  /** @throws what was thrown, when it is a defect and no failure of the upstreams. */
+  #failUpstream(asked: AskedName, judgement: Judgement, thrown: unknown): Uint8Array {
+    if (!(thrown instanceof UpstreamError)) throw thrown;
+    log.debug("{host} not resolved: {why}", { host: asked.hostname.name, why: thrown.message });
+    return this.#fail(asked, "upstream_failed", judgement);
+  }
+
+  /** Counts, records and logs what became of one packet; returns the decision's id. */
+  #record(outcome: Outcome): string {
+    const { agent, source, query, verdict, reason, judgement, upstreamMs } = outcome;
+    const attempt = query === null ? {} : {
+      host: nameText(query.question.name),
+      recordType: typeName(query.question.type),
+    };
+    const rule = judgement?.verdict.rule ?? null;
+    const { id } = this.#parts.decisions.record({
+      generation: judgement?.generation ?? NO_GENERATION,
+      layer: "dns",
+      agent,
+      source: source.address,
+      attempt,
+      verdict,
+      reason,
+      rule,
+    });
+    if (verdict === "allow") this.#allowed++;
+    // S007-FR-022
+    log.debug("{source} {host} {recordType}: {verdict} by {rule}", {
+      source: source.address,
+      ...attempt,
+      verdict,
+      reason,
+      rule: rule?.id ?? "default-block",
+      cached: upstreamMs === null,
+      upstreamMs,
+      decision: id,
+    });
+    return id;
+  }
+}

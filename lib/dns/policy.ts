@@ -1,0 +1,51 @@
+/** What the policy is asked about names. */
+import type { Agent } from "../agents.ts";
+import type { Hostname } from "../net/host.ts";
+import type { Judge, Judgement } from "../policy.ts";
+import { typeName } from "./codes.ts";
+import { hostnameOf, type WireName } from "./name.ts";
+
+/**
+ * Whether `agent` may resolve `hostname`. The request that follows will be for that host, so
+ * `network.hostname` and `http.host` are known to be the name; everything else about it is not.
+ */
+export function judgeName(judge: Judge, agent: Agent, hostname: Hostname, type: number): Judgement {
+  const { name } = hostname;
+  return judge("dns", {
+    network: { hostname: name },
+    http: { host: name },
+    dns: { query: name, record_type: typeName(type) },
+    agent: { name: agent.name },
+  });
+}
+
+/** Why a chain of aliases must not be followed. */
+export type AliasRefusal =
+  /** A block rule is about the alias. */
+  | { readonly kind: "blocked"; readonly judgement: Judgement }
+  /** It is no hostname, so that no rule could be about it. */
+  | { readonly kind: "unreadable" };
+
+/**
+ * The first refusal among the names that a chain of CNAMEs leads to, or null (ADV-DNS-07).
+ *
+ * An allowed name stays allowed when it is an alias for a name that no rule mentions: that is how
+ * content networks work, and their names change. A rule that blocks a name, though, blocks it under
+ * every alias.
+ */
+export function refusedAlias(
+  judge: Judge,
+  agent: Agent,
+  aliases: readonly WireName[],
+  type: number,
+): AliasRefusal | null {
+  for (const alias of aliases) {
+    const hostname = hostnameOf(alias);
+    if (hostname === null) return { kind: "unreadable" };
+    const judgement = judgeName(judge, agent, hostname, type);
+    if (!judgement.verdict.allowed && judgement.verdict.reason !== "default") {
+      return { kind: "blocked", judgement };
+    }
+  }
+  return null;
+}

@@ -1,0 +1,52 @@
+/** From a question to an answer: the cache, else one upstream query however many are waiting. */
+import { type Answer, rebuildAnswer } from "./answer.ts";
+import { cacheKey, type DnsCache } from "./cache.ts";
+import type { Question } from "./message.ts";
+import { type UpstreamClient, UpstreamError } from "./upstream.ts";
+
+/** Upstream queries at once: each holds a socket for up to the time limit of every upstream. */
+const MAX_IN_FLIGHT = 512;
+
+/** An answer and where it came from. */
+export interface Resolution {
+  readonly answer: Answer;
+  /** To be taken off every TTL; 0 for a fresh answer. */
+  readonly ageSecs: number;
+  /** How long the upstreams took; null: it was cached. */
+  readonly upstreamMs: number | null;
+}
+
+/** Resolves allowed names. Knows no policy: whoever calls it has judged before. */
+export class Resolver {
+  readonly #inFlight = new Map<string, Promise<Resolution>>();
+
+  constructor(readonly cache: DnsCache, readonly upstream: UpstreamClient) {}
+
+  /**
+   * The answer to `question`, at once when it is cached. Identical questions share one upstream
+   * query (S007-EC-010).
+   * @throws UpstreamError (or rejects with it) when no upstream answers, or too many are waiting.
+   */
+  resolve(question: Question, dnssecOk: boolean): Resolution | Promise<Resolution> {
+    const key = cacheKey(question, dnssecOk);
+    const hit = this.cache.get(key);
+    if (hit !== null) return { ...hit, upstreamMs: null };
+    const waiting = this.#inFlight.get(key);
+    if (waiting !== undefined) return waiting;
+    if (this.#inFlight.size >= MAX_IN_FLIGHT) {
+      throw new UpstreamError(`${MAX_IN_FLIGHT} upstream queries are waiting already`);
+    }
+    const asking = this.#ask(key, question, dnssecOk).finally(() => this.#inFlight.delete(key));
+    this.#inFlight.set(key, asking);
+    return asking;
+  }
+
+  async #ask(key: string, question: Question, dnssecOk: boolean): Promise<Resolution> {
+    const startedMs = performance.now();
+    const response = await this.upstream.ask(question, dnssecOk);
+    const answer = rebuildAnswer(question, response, dnssecOk);
+    if (answer === null) throw new UpstreamError("the upstream's answer is a CNAME loop");
+    this.cache.set(key, question, answer);
+    return { answer, ageSecs: 0, upstreamMs: Math.round(performance.now() - startedMs) };
+  }
+}

@@ -1,0 +1,201 @@
+/** The DNS filter as a subsystem: sockets on every gateway, status, and the proxy's resolver. */
+import type { Agent, AgentDirectory } from "../agents.ts";
+import type { DnsCacheEntry, DnsCacheStats, DnsService, DnsStatus } from "../api/services.ts";
+import type { GatewayService } from "../bridge/segment.ts";
+import type { DecisionLog } from "../decision.ts";
+import { messageOf, OutcallError } from "../errors.ts";
+import { portOwner } from "../linux/port_owner.ts";
+import { logger } from "../log.ts";
+import type { Hostname } from "../net/host.ts";
+import type { Ip } from "../net/ip.ts";
+import type { Judge } from "../policy.ts";
+import { DnsCache } from "./cache.ts";
+import { DnsFilter } from "./filter.ts";
+import type { Listener } from "./listener.ts";
+import { lookupAddresses } from "./lookup.ts";
+import { Resolver } from "./resolver.ts";
+import { listenTcp } from "./tcp.ts";
+import { listenUdp } from "./udp.ts";
+import { UpstreamClient } from "./upstream.ts";
+import { type Upstream, upstreamText } from "./upstreams.ts";
+import { Waiting } from "./waiting.ts";
+
+const log = logger("dns");
+
+/** S007-FR-005 */
+const DRAIN_MS = 5000;
+
+/** What the DNS filter is made of. */
+export interface DnsServerOptions {
+  /** Null: every gateway it is told to serve. Otherwise just this IPv4 address (decision D6). */
+  readonly address: string | null;
+  /** For UDP and TCP. */
+  readonly port: number;
+  /** At least one; asked in this order. */
+  readonly upstreams: readonly Upstream[];
+  /** Time limit of one upstream, in milliseconds. */
+  readonly upstreamTimeoutMs?: number;
+  readonly agents: AgentDirectory;
+  readonly judge: Judge;
+  readonly decisions: DecisionLog;
+}
+
+type Transport = "udp" | "tcp";
+
+function bindError(transport: Transport, address: string, port: number, thrown: unknown): Error {
+  const where = `${address}:${port}/${transport}`;
+  if (thrown instanceof Deno.errors.AddrInUse) {
+    const owner = portOwner(transport, address, port);
+    const by = owner === null ? "" : ` by ${owner.command} (pid ${owner.pid})`;
+    return new OutcallError(
+      503,
+      "dns.bind",
+      `DNS filter cannot listen on ${where}: the address is in use${by}`,
+      {
+        hint: "Stop the service that owns the port, such as with " +
+          "`systemctl disable --now systemd-resolved`, or choose another with --dns-port.",
+        cause: thrown,
+      },
+    );
+  }
+  const hint = thrown instanceof Deno.errors.PermissionDenied
+    ? "Run outcalld as root, or give it CAP_NET_BIND_SERVICE."
+    : "Check that --dns-listen names an address of this host.";
+  return new OutcallError(
+    503,
+    "dns.bind",
+    `DNS filter cannot listen on ${where}: ${messageOf(thrown)}`,
+    { hint, cause: thrown },
+  );
+}
+
+/** The DNS filter: {@linkcode DnsFilter} with its cache and upstreams, on sockets. */
+export class DnsServer implements GatewayService, DnsService {
+  readonly #options: DnsServerOptions;
+  readonly #cache = new DnsCache();
+  readonly #upstream: UpstreamClient;
+  readonly #resolver: Resolver;
+  readonly #waiting = new Waiting();
+  readonly #filter: DnsFilter;
+  readonly #listeners = new Map<string, readonly Listener[]>();
+
+  constructor(options: DnsServerOptions) {
+    const { agents, judge, decisions } = options;
+    this.#options = options;
+    this.#upstream = new UpstreamClient(options.upstreams, options.upstreamTimeoutMs);
+    this.#resolver = new Resolver(this.#cache, this.#upstream);
+    this.#filter = new DnsFilter({
+      agents,
+      judge,
+      decisions,
+      resolver: this.#resolver,
+      waiting: this.#waiting,
+    });
+  }
+
+  /**
+   * See {@linkcode GatewayService.serve}.
+   * @throws OutcallError `dns.bind` naming address, port and, where it can be found, their owner.
+   */
+  async serve(gateways: readonly string[]): Promise<void> {
+    const { address, port } = this.#options;
+    const wanted = new Set(address === null ? gateways : [address]);
+    const opened = new Map<string, readonly Listener[]>();
+    try {
+      for (const gateway of wanted) {
+        if (!this.#listeners.has(gateway)) opened.set(gateway, await this.#listen(gateway));
+      }
+    } catch (thrown) {
+      await closeAll(opened.values());
+      throw thrown;
+    }
+    for (const [gateway, listeners] of opened) {
+      this.#listeners.set(gateway, listeners);
+      log.info("listening on {address}:{port}", { address: gateway, port });
+    }
+    const gone = [...this.#listeners].filter(([gateway]) => !wanted.has(gateway));
+    for (const [gateway] of gone) {
+      this.#listeners.delete(gateway);
+      log.info("no longer listening on {address}:{port}", { address: gateway, port });
+    }
+    await closeAll(gone.map(([, listeners]) => listeners));
+  }
+
+  /** Binds both transports, or neither. */
+  async #listen(address: string): Promise<readonly Listener[]> {
+    const { port } = this.#options;
+    const opened: Listener[] = [];
+    let transport: Transport = "udp";
+    try {
+      opened.push(listenUdp(this.#filter, address, port));
+      transport = "tcp";
+      opened.push(listenTcp(this.#filter, address, port));
+      return opened;
+    } catch (thrown) {
+      const error = bindError(transport, address, port, thrown);
+      log.error("{error}", { error: error.message });
+      await closeAll([opened]);
+      throw error;
+    }
+  }
+
+  /**
+   * Takes no new query, gives those in flight up to 5 s (S007-EC-012), then closes every socket.
+   * The gateways' ports are closed then: agents resolve nothing until the filter is back.
+   */
+  async stop(): Promise<void> {
+    const listeners = [...this.#listeners.values()].flat();
+    this.#listeners.clear();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const limit = new Promise<void>((resolve) => timer = setTimeout(resolve, DRAIN_MS));
+    await Promise.race([limit, Promise.allSettled(listeners.map((listener) => listener.drain()))]);
+    clearTimeout(timer);
+    this.#upstream.close();
+    await closeAll([listeners]);
+    log.info("stopped");
+  }
+
+  /**
+   * The IPv4 addresses of a name that the caller has judged, restricted ones included: each address
+   * is to be judged before it is dialled.
+   * @throws LookupError
+   */
+  resolveFor(agent: Agent, hostname: Hostname): Promise<readonly Ip[]> {
+    const { judge } = this.#options;
+    const parts = { judge, resolver: this.#resolver, waiting: this.#waiting };
+    return lookupAddresses(parts, agent, hostname);
+  }
+
+  status(): DnsStatus {
+    const { total, allowed, blocked } = this.#filter.counters();
+    return {
+      running: this.#listeners.size > 0,
+      listen_addresses: [...this.#listeners.keys()],
+      listen_port: this.#options.port,
+      upstreams: this.#options.upstreams.map(upstreamText),
+      cache_entries: this.#cache.stats().entries,
+      queries_total: total,
+      queries_allowed: allowed,
+      queries_blocked: blocked,
+    };
+  }
+
+  cacheStats(): DnsCacheStats {
+    return this.#cache.stats();
+  }
+
+  cacheEntries(): readonly DnsCacheEntry[] {
+    return this.#cache.entries();
+  }
+
+  flush(): number {
+    const count = this.#cache.flush();
+    log.info("cache flushed, {count} entries", { count });
+    return count;
+  }
+}
+
+async function closeAll(listeners: Iterable<readonly Listener[]>): Promise<void> {
+  const all = [...listeners].flat();
+  await Promise.allSettled(all.map((listener) => listener.close()));
+}
