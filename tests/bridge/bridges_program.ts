@@ -1,0 +1,57 @@
+/**
+ * The real `Bridges` as a program, to run inside a lab machine: reads one {@linkcode Call} a line
+ * from standard input and answers each with one {@linkcode Answer} on standard output.
+ */
+import { createInterface } from "node:readline";
+import process from "node:process";
+import { Bridges, type BridgesOptions } from "../../lib/bridge/bridge.ts";
+import type { Segment } from "../../lib/bridge/segment.ts";
+import { OutcallError } from "../../lib/errors.ts";
+
+/** One call of a method. */
+export type Call =
+  | { readonly method: "status" | "up" | "apply" | "close" | "discover" | "nextFreeName" }
+  | { readonly method: "attach" | "detach"; readonly segment: Segment }
+  | { readonly method: "down"; readonly attached: readonly string[] };
+
+/** An error as a test compares it. */
+export interface Failure {
+  readonly status: number;
+  readonly code: string;
+  readonly message: string;
+  readonly hint?: string;
+}
+
+/** What came of a call. */
+export type Answer = { readonly result: unknown } | { readonly failure: Failure };
+
+function perform(bridges: Bridges, call: Call): unknown {
+  switch (call.method) {
+    case "attach":
+    case "detach":
+      return bridges[call.method](call.segment);
+    case "down":
+      return bridges.down(() => Promise.resolve(call.attached));
+    default:
+      return bridges[call.method]();
+  }
+}
+
+async function answer(bridges: Bridges, call: Call): Promise<Answer> {
+  try {
+    return { result: await perform(bridges, call) ?? null };
+  } catch (error) {
+    if (!(error instanceof OutcallError)) throw error;
+    const { status, code, message, hint } = error;
+    return { failure: { status, code, message, ...hint === undefined ? {} : { hint } } };
+  }
+}
+
+if (import.meta.main) {
+  const options: BridgesOptions = JSON.parse(Deno.args[0] ?? "");
+  const bridges = new Bridges(options);
+  for await (const line of createInterface({ input: process.stdin })) {
+    const call: Call = JSON.parse(line);
+    console.log(JSON.stringify(await answer(bridges, call)));
+  }
+}

@@ -1,0 +1,171 @@
+import { deepEqual, doesNotMatch, equal, match, throws } from "node:assert/strict";
+import fc from "fast-check";
+import { coveredBridges, type FirewallState, renderFirewall } from "../../lib/bridge/firewall.ts";
+import { Machine } from "../lab/machine.ts";
+import { labTest } from "../lab/requirements.ts";
+import { DEFAULT_SEGMENT, OTHER_SEGMENT } from "./remote.ts";
+
+const LIVE: FirewallState = {
+  mode: "live",
+  segments: [DEFAULT_SEGMENT, OTHER_SEGMENT],
+  extraBridges: ["outcall2"],
+  dnsPort: 53,
+  proxyPort: 8080,
+};
+
+const SNAPSHOT = `\
+table inet outcall
+delete table inet outcall
+table inet outcall {
+  set bridges {
+    type ifname
+    comment "managed bridges"
+    elements = {
+      "outcall0",
+      "outcall1",
+      "outcall2"
+    }
+  }
+
+  set subnets {
+    type ifname . ipv4_addr
+    flags interval
+    comment "source addresses of each bridge's agents"
+    elements = {
+      "outcall0" . 10.200.255.0/24,
+      "outcall1" . 10.200.0.0/24
+    }
+  }
+
+  set gateways {
+    type ipv4_addr
+    comment "gateway of each managed network"
+    elements = {
+      10.200.255.1,
+      10.200.0.1
+    }
+  }
+
+  set services {
+    type ifname . ipv4_addr . inet_proto . inet_service
+    comment "DNS filter and proxy"
+    elements = {
+      "outcall0" . 10.200.255.1 . udp . 53,
+      "outcall0" . 10.200.255.1 . tcp . 53,
+      "outcall0" . 10.200.255.1 . tcp . 8080,
+      "outcall1" . 10.200.0.1 . udp . 53,
+      "outcall1" . 10.200.0.1 . tcp . 53,
+      "outcall1" . 10.200.0.1 . tcp . 8080
+    }
+  }
+
+  chain forward {
+    type filter hook forward priority filter; policy drop;
+    iifname != @bridges oifname != @bridges accept comment "neither side is managed"
+    meta nfproto ipv6 counter drop comment "IPv6 from or to an agent"
+    iifname @bridges oifname @bridges counter drop comment "agent to agent"
+    iifname @bridges counter drop comment "agent to outside"
+    oifname @bridges counter drop comment "outside to agent"
+  }
+
+  chain input_from_agents {
+    type filter hook input priority filter; policy accept;
+    iifname != @bridges iifname != "lo" ip daddr @gateways counter drop comment "outside to gateway"
+    iifname != @bridges accept comment "not from an agent"
+    meta nfproto ipv6 counter drop comment "IPv6 from an agent"
+    iifname . ip saddr != @subnets counter drop comment "agent with a foreign source address"
+    ct state invalid counter drop comment "agent outside any connection"
+    ct state established ct direction reply accept comment "agent answers the host"
+    iifname . ip daddr . meta l4proto . th dport @services accept comment "agent to its gateway"
+    counter drop comment "agent to host"
+  }
+
+  chain output_ipv6_block {
+    type filter hook output priority filter; policy accept;
+    oifname @bridges meta nfproto ipv6 counter drop comment "IPv6 to an agent"
+  }
+}
+`;
+
+Deno.test("renderFirewall() renders one transaction that replaces the table (D2)", () => {
+  equal(renderFirewall(LIVE), SNAPSHOT);
+});
+
+Deno.test("renderFirewall() closed: the same chains and bridges, and no service at all", () => {
+  const closed = renderFirewall({ ...LIVE, mode: "closed" });
+  const chains = (text: string): string => text.slice(text.indexOf("chain forward"));
+  equal(chains(closed), chains(SNAPSHOT));
+  doesNotMatch(closed, /tcp|udp/);
+  match(closed, /"outcall0",\n\s+"outcall1",\n\s+"outcall2"/);
+});
+
+Deno.test("renderFirewall() without a proxy opens the DNS filter only", () => {
+  const text = renderFirewall({ ...LIVE, proxyPort: null });
+  doesNotMatch(text, /8080/);
+  match(text, /"outcall0" \. 10\.200\.255\.1 \. udp \. 53/);
+});
+
+Deno.test("renderFirewall() gives a bridge without a known network no services", () => {
+  const text = renderFirewall({ ...LIVE, segments: [] });
+  doesNotMatch(text, /10\.200/);
+  match(text, /elements = \{\s+"outcall2"\s+\}/);
+});
+
+Deno.test("renderFirewall() lets nothing into the text that is not a name, address or port", () => {
+  const change = (part: Partial<typeof DEFAULT_SEGMENT>): FirewallState => ({
+    ...LIVE,
+    segments: [{ ...DEFAULT_SEGMENT, ...part }],
+  });
+  const bad: readonly FirewallState[] = [
+    change({ bridge: 'x" } accept; #' }),
+    change({ gateway: "10.200.0.1 . tcp . 22" }),
+    change({ gateway: "fd00::1" }),
+    change({ subnet: "0.0.0.0" }),
+    change({ subnet: "10.200.0.1/24" }),
+    { ...LIVE, extraBridges: ["a b"] },
+    { ...LIVE, dnsPort: 0 },
+    { ...LIVE, proxyPort: 65536 },
+    { ...LIVE, proxyPort: Number.NaN },
+  ];
+  for (const state of bad) throws(() => renderFirewall(state), RangeError);
+  fc.assert(fc.property(fc.string(), (text) => {
+    try {
+      renderFirewall(change({ bridge: text, gateway: text, subnet: text }));
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      return;
+    }
+    throw new Error("one text cannot be a name and an address");
+  }));
+});
+
+labTest("nft understands every form of the table, and lists the bridges it covers", {
+  tools: ["nft", "unshare", "nsenter", "ip"],
+}, async () => {
+  await using machine = await Machine.start("host");
+  const states: readonly FirewallState[] = [
+    LIVE,
+    { ...LIVE, mode: "closed" },
+    { ...LIVE, proxyPort: null },
+    { ...LIVE, segments: [] },
+    { ...LIVE, segments: [], extraBridges: [] },
+  ];
+  for (const state of states) {
+    const text = renderFirewall(state);
+    await machine.must(["nft", "-c", "-f", "-"], { input: text });
+    await machine.must(["nft", "-f", "-"], { input: text });
+    const listing = JSON.parse(
+      await machine.must(["nft", "-j", "list", "table", "inet", "outcall"]),
+    );
+    const covered = [...state.segments.map((segment) => segment.bridge), ...state.extraBridges];
+    deepEqual(coveredBridges(listing.nftables).sort(), covered);
+  }
+});
+
+Deno.test("coveredBridges() finds nothing in what is not our table", () => {
+  deepEqual(coveredBridges([]), []);
+  deepEqual(
+    coveredBridges([null, 1, { set: { name: "services", elem: ["x"] } }, { chain: {} }]),
+    [],
+  );
+});

@@ -1,0 +1,103 @@
+/** A handle on the real `Bridges` inside a lab machine. */
+import type { BridgeStatus } from "../../lib/api/services.ts";
+import type { BridgesOptions } from "../../lib/bridge/bridge.ts";
+import type { Segment } from "../../lib/bridge/segment.ts";
+import type { Machine } from "../lab/machine.ts";
+import type { Process } from "../lab/process.ts";
+import { denoCommand } from "../lab/product.ts";
+import type { Answer, Call, Failure } from "./bridges_program.ts";
+
+/** What tests use unless they say otherwise. */
+export const OPTIONS: BridgesOptions = {
+  name: "outcall0",
+  subnetBlock: "10.200.0.0/16",
+  dnsPort: 53,
+  proxyPort: 8080,
+};
+
+/** The default network. */
+export const DEFAULT_SEGMENT: Segment = {
+  network: "outcall-default",
+  bridge: "outcall0",
+  subnet: "10.200.255.0/24",
+  gateway: "10.200.255.1",
+};
+
+/** A second network. */
+export const OTHER_SEGMENT: Segment = {
+  network: "outcall-agent-net",
+  bridge: "outcall1",
+  subnet: "10.200.0.0/24",
+  gateway: "10.200.0.1",
+};
+
+/** A call that ended in an OutcallError. */
+export class RemoteFailure extends Error {
+  constructor(readonly failure: Failure) {
+    super(failure.message);
+  }
+}
+
+/** One `Bridges` in a process of its own. */
+export class RemoteBridges {
+  readonly #process: Process;
+
+  /** @param prefix Put before the command line, to run it with fewer rights. */
+  constructor(
+    machine: Machine,
+    options: Partial<BridgesOptions> = {},
+    prefix: readonly string[] = [],
+  ) {
+    const program = denoCommand(new URL("bridges_program.ts", import.meta.url));
+    this.#process = machine.spawn([
+      ...prefix,
+      ...program,
+      JSON.stringify({ ...OPTIONS, ...options }),
+    ]);
+  }
+
+  /** Ends it without warning, as kill -9 does with the daemon. */
+  async kill(): Promise<void> {
+    this.#process.kill("SIGKILL");
+    await this.#process.ended;
+  }
+
+  up(): Promise<void> {
+    return this.#call({ method: "up" });
+  }
+  apply(): Promise<void> {
+    return this.#call({ method: "apply" });
+  }
+  close(): Promise<void> {
+    return this.#call({ method: "close" });
+  }
+  attach(segment: Segment): Promise<void> {
+    return this.#call({ method: "attach", segment });
+  }
+  detach(segment: Segment): Promise<void> {
+    return this.#call({ method: "detach", segment });
+  }
+  down(...attached: readonly string[]): Promise<void> {
+    return this.#call({ method: "down", attached });
+  }
+  status(): Promise<BridgeStatus> {
+    return this.#call({ method: "status" });
+  }
+  discover(): Promise<Segment[]> {
+    return this.#call({ method: "discover" });
+  }
+  nextFreeName(): Promise<string> {
+    return this.#call({ method: "nextFreeName" });
+  }
+
+  /** @throws RemoteFailure */
+  async #call<T>(call: Call): Promise<T> {
+    const printed = this.#process.stdout.length;
+    await this.#process.tell(JSON.stringify(call));
+    const answer: Answer & { result: T } = JSON.parse(
+      await this.#process.line("stdout", () => true, printed),
+    );
+    if ("failure" in answer) throw new RemoteFailure(answer.failure);
+    return answer.result;
+  }
+}
