@@ -1,0 +1,287 @@
+/**
+ * The daemon's flags, all of them: there is no configuration file (operator guide, "Daemon flags").
+ * A value is checked here, once, and is of its final type afterwards.
+ */
+import { Command, CommanderError, InvalidArgumentError, Option } from "@commander-js/extra-typings";
+import { assertBridgeName } from "./bridge/names.ts";
+import type { LogFormat } from "./log.ts";
+import { Cidr } from "./net/cidr.ts";
+import { Ip } from "./net/ip.ts";
+import { VERSION } from "./version.ts";
+
+/** How many events are allowed in a sliding window. */
+export interface Rate {
+  readonly count: number;
+  readonly windowSecs: number;
+}
+
+/** Where a service listens: on every managed gateway (the wildcard, decision D6), or on one address. */
+export interface ListenAddress {
+  /** Null: every managed gateway address, and nothing else on the host. */
+  readonly address: string | null;
+  readonly port: number;
+}
+
+/** Root certificate for interception; both files or none. */
+export interface CaFiles {
+  readonly certPath: string;
+  readonly keyPath: string;
+}
+
+/** Everything the operator said on the command line. */
+export interface DaemonConfig {
+  readonly socketPath: string;
+  readonly bridge: string;
+  readonly rulesDir: string;
+  readonly dns: ListenAddress;
+  /** `IP:port` list as given; null: the nameservers of /etc/resolv.conf. */
+  readonly dnsUpstream: string | null;
+  /** Null: `--no-proxy`. */
+  readonly proxy: ListenAddress | null;
+  readonly agentSocketPath: string;
+  readonly shimPath: string;
+  readonly agentTimeoutSecs: number;
+  readonly agentPermissionRate: Rate;
+  readonly agentRuleRate: Rate;
+  /** Canonical private IPv4 block of at least a /24, in CIDR form. */
+  readonly subnetBlock: string;
+  readonly ca: CaFiles | null;
+  readonly interceptLeafTtlSecs: number;
+  readonly interceptBodyCapBytes: number;
+  readonly stateDir: string;
+  readonly logFormat: LogFormat;
+}
+
+/** What the command line asked for: run with a configuration, or print text and exit. */
+export type Invocation =
+  | { readonly kind: "run"; readonly config: DaemonConfig }
+  | { readonly kind: "exit"; readonly code: number };
+
+function integer(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!/^[0-9]+$/.test(text) || value < least || value > most) {
+      throw new InvalidArgumentError(`It must be a whole number from ${least} to ${most}.`);
+    }
+    return value;
+  };
+}
+
+function absolutePath(text: string): string {
+  if (!text.startsWith("/") || text.includes("\0")) {
+    throw new InvalidArgumentError("It must be an absolute path.");
+  }
+  return text;
+}
+
+function ipv4(text: string): string {
+  const ip = Ip.parse(text);
+  if (ip?.version !== 4) throw new InvalidArgumentError("It must be an IPv4 address.");
+  return ip.text;
+}
+
+const port = integer(1, 65_535);
+
+function addressAndPort(text: string): ListenAddress {
+  const colon = text.lastIndexOf(":");
+  if (colon < 0) throw new InvalidArgumentError("It must be <ip>:<port>, such as 0.0.0.0:8080.");
+  return listen(ipv4(text.slice(0, colon)), port(text.slice(colon + 1)));
+}
+
+function listen(address: string, portNumber: number): ListenAddress {
+  return { address: address === "0.0.0.0" ? null : address, port: portNumber };
+}
+
+function bridgeName(text: string): string {
+  try {
+    assertBridgeName(text);
+  } catch (thrown) {
+    throw new InvalidArgumentError(thrown instanceof Error ? thrown.message : String(thrown));
+  }
+  return text;
+}
+
+/** S002-FR-030: canonical, at least a /24, wholly inside one private range (RFC 1918). */
+function subnetBlock(text: string): string {
+  const block = Cidr.parse(text);
+  if (block === null || block.network.version !== 4) {
+    throw new InvalidArgumentError(
+      "It must be an IPv4 block without host bits, such as 10.200.0.0/16.",
+    );
+  }
+  if (block.prefix > 24) throw new InvalidArgumentError("It must be a /24 or larger.");
+  const ranges = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"];
+  const inside = ranges.some((range) => {
+    const outer = Cidr.parse(range);
+    return outer !== null && outer.prefix <= block.prefix && outer.contains(block.network);
+  });
+  if (!inside) {
+    throw new InvalidArgumentError(`It must lie inside one of ${ranges.join(", ")}.`);
+  }
+  return block.toString();
+}
+
+function rate(text: string): Rate {
+  const match = /^([0-9]+)\/([0-9]+)$/.exec(text);
+  if (match === null) {
+    throw new InvalidArgumentError("It must be <count>/<seconds>, such as 100/10.");
+  }
+  return {
+    count: integer(1, 1_000_000)(match[1] ?? ""),
+    windowSecs: integer(1, 86_400)(match[2] ?? ""),
+  };
+}
+
+function logFormat(text: string): LogFormat {
+  if (text !== "text" && text !== "json") {
+    throw new InvalidArgumentError("It must be text or json.");
+  }
+  return text;
+}
+
+// deno-lint-ignore explicit-function-return-type -- the type is the option list itself, inferred
+function daemonCommand() {
+  return new Command("outcalld")
+    .description(
+      "Egress firewall for agent containers: kernel, DNS and HTTP(S), denied unless a rule allows.",
+    )
+    .version(`outcalld ${VERSION}`, "-V, --version")
+    .allowExcessArguments(false)
+    .option(
+      "--socket <path>",
+      "operator API Unix socket",
+      absolutePath,
+      "/run/outcall/host.sock",
+    )
+    .option(
+      "--bridge <name>",
+      "Linux bridge of the default network; created if missing",
+      bridgeName,
+      "outcall0",
+    )
+    .option(
+      "--rules-dir <path>",
+      "directory of YAML rule files",
+      absolutePath,
+      "/etc/outcall/rules.d",
+    )
+    .option(
+      "--dns-listen <ip>",
+      "DNS filter bind address; 0.0.0.0 means every managed gateway",
+      ipv4,
+      "0.0.0.0",
+    )
+    .option("--dns-port <port>", "DNS filter bind port", port, 53)
+    .option(
+      "--dns-upstream <list>",
+      "comma-separated upstream resolvers, IP[:port] (default: from /etc/resolv.conf)",
+    )
+    .addOption(
+      new Option(
+        "--proxy-addr <host:port>",
+        "HTTP proxy bind address; 0.0.0.0 means every managed gateway",
+      ).argParser(addressAndPort).default(listen("0.0.0.0", 8080), "0.0.0.0:8080"),
+    )
+    .option("--no-proxy", "disable the HTTP proxy entirely")
+    .option(
+      "--agent-socket-host-path, --agent-socket <path>",
+      "agent API Unix socket, one shared socket per host",
+      absolutePath,
+      "/run/outcall/agent.sock",
+    )
+    .option(
+      "--shim-host-path <path>",
+      "outcall-agent binary that is mounted into agent containers",
+      absolutePath,
+      "/usr/local/bin/outcall-agent",
+    )
+    .option(
+      "--agent-timeout-secs, --agent-timeout <n>",
+      "time limit of a permission check, in seconds",
+      integer(1, 300),
+      5,
+    )
+    .addOption(
+      new Option("--agent-perm-rate <count/seconds>", "permission checks allowed per container")
+        .argParser(rate).default({ count: 100, windowSecs: 10 }, "100/10"),
+    )
+    .addOption(
+      new Option("--agent-rule-rate <count/seconds>", "rule submissions allowed per container")
+        .argParser(rate).default({ count: 10, windowSecs: 60 }, "10/60"),
+    )
+    .option(
+      "--subnet-block <cidr>",
+      "private block that each network takes a /24 from",
+      subnetBlock,
+      "10.200.0.0/16",
+    )
+    .option("--ca-cert <path>", "PEM root certificate for interception", absolutePath)
+    .option("--ca-key <path>", "PEM root key for interception, mode 0600", absolutePath)
+    .option(
+      "--intercept-leaf-ttl-secs <n>",
+      "validity of generated leaf certificates, in seconds",
+      integer(60, 31_536_000),
+      86_400,
+    )
+    .option(
+      "--intercept-body-cap-bytes <n>",
+      "bytes buffered for http.body matching",
+      integer(0, 1_073_741_824),
+      1_048_576,
+    )
+    .option(
+      "--state-dir <path>",
+      "persistent state (rule requests, grants, decisions)",
+      absolutePath,
+      "/var/lib/outcall",
+    )
+    .option("--log-format <format>", "text or json, on stderr", logFormat, "text")
+    .exitOverride();
+}
+
+function configFrom(options: ReturnType<ReturnType<typeof daemonCommand>["opts"]>): DaemonConfig {
+  return {
+    socketPath: options.socket,
+    bridge: options.bridge,
+    rulesDir: options.rulesDir,
+    dns: listen(options.dnsListen, options.dnsPort),
+    dnsUpstream: options.dnsUpstream ?? null,
+    proxy: options.proxy ? options.proxyAddr : null,
+    agentSocketPath: options.agentSocket,
+    shimPath: options.shimHostPath,
+    agentTimeoutSecs: options.agentTimeout,
+    agentPermissionRate: options.agentPermRate,
+    agentRuleRate: options.agentRuleRate,
+    subnetBlock: options.subnetBlock,
+    ca: options.caCert !== undefined && options.caKey !== undefined
+      ? { certPath: options.caCert, keyPath: options.caKey }
+      : null,
+    interceptLeafTtlSecs: options.interceptLeafTtlSecs,
+    interceptBodyCapBytes: options.interceptBodyCapBytes,
+    stateDir: options.stateDir,
+    logFormat: options.logFormat,
+  };
+}
+
+/**
+ * Reads `outcalld`'s command line. Help and version go to stdout; a flag or value that is wrong is
+ * named on stderr and gives exit code 2.
+ */
+export function parseCommandLine(args: readonly string[]): Invocation {
+  const command = daemonCommand();
+  try {
+    command.parse([...args], { from: "user" });
+    const options = command.opts();
+    if ((options.caCert === undefined) !== (options.caKey === undefined)) {
+      command.error("error: --ca-cert and --ca-key must be given together");
+    }
+    if (options.socket === options.agentSocket) {
+      // Agents would reach the operator API (ADV-HOST-03).
+      command.error("error: --socket and --agent-socket-host-path must be different files");
+    }
+    return { kind: "run", config: configFrom(options) };
+  } catch (thrown) {
+    if (!(thrown instanceof CommanderError)) throw thrown;
+    return { kind: "exit", code: thrown.exitCode === 0 ? 0 : 2 };
+  }
+}

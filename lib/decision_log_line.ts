@@ -1,0 +1,43 @@
+/** Writes each decision as one canonical line: blocks at info, allows at debug (decision D16). */
+import type { Decision } from "./decision.ts";
+import { logger, type Target } from "./log.ts";
+
+const TARGET_OF_LAYER: Readonly<Record<Decision["layer"], Target>> = {
+  dns: "dns",
+  grant: "dns",
+  connect: "proxy",
+  sni: "proxy",
+  http: "proxy",
+  dial: "proxy",
+  agent: "agent_api",
+  container: "docker_manager",
+  kernel: "bridge",
+};
+
+/** Logs one decision under its layer's target. */
+export function logDecision(decision: Decision): void {
+  const { attempt } = decision;
+  const host = attempt.host ?? attempt.address ?? "";
+  const what = [
+    attempt.method,
+    attempt.port === undefined ? host : `${host}:${attempt.port}`,
+    attempt.path,
+    attempt.recordType,
+  ].filter((part) => part !== undefined && part !== "").join(" ");
+  const fields = {
+    id: decision.id,
+    verdict: decision.verdict,
+    layer: decision.layer,
+    agent: decision.agent?.name ?? "",
+    source: decision.source,
+    what,
+    reason: decision.reason,
+    rule: decision.rule?.id ?? "default",
+    generation: decision.generation,
+  };
+  const log = logger(TARGET_OF_LAYER[decision.layer]);
+  const line =
+    "{verdict} {layer} {what} source={source} agent={agent} reason={reason} rule={rule} id={id}";
+  if (decision.verdict === "block") log.info(line, fields);
+  else log.debug(line, fields);
+}
