@@ -29,10 +29,14 @@ function issueText(issue: z.core.$ZodIssue): string {
 }
 
 /** A field that may be absent or null, which mean the same. */
-// deno-lint-ignore explicit-function-return-type -- zod infers what no annotation could say shorter
-function optional<S extends z.ZodType>(schema: S) {
+function optional<S extends z.ZodType>(schema: S): Optional<S> {
   return schema.nullish().transform((value) => value ?? undefined);
 }
+
+type Optional<S extends z.ZodType> = z.ZodPipe<
+  z.ZodOptional<z.ZodNullable<S>>,
+  z.ZodTransform<z.output<S> | undefined, z.output<S> | null | undefined>
+>;
 
 const strings = z.array(z.string()).readonly();
 /** Requests that say nothing: any parameter is a mistake. */

@@ -1,0 +1,30 @@
+/** Writing to the terminal or pipe, whole and in order, before the program exits. */
+
+/** Writes `text` to stdout. A reader that has gone away, as with `| head`, is not an error. */
+export function writeOut(text: string): void {
+  write(Deno.stdout, text);
+}
+
+/** Writes `text` to stderr. */
+export function writeErr(text: string): void {
+  write(Deno.stderr, text);
+}
+
+function write(stream: typeof Deno.stdout, text: string): void {
+  let rest = new TextEncoder().encode(text);
+  try {
+    while (rest.length > 0) rest = rest.subarray(stream.writeSync(rest));
+  } catch (thrown) {
+    if (!(thrown instanceof Deno.errors.BrokenPipe)) throw thrown;
+  }
+}
+
+/** Columns of the terminal that stdout is, or null when it is none. */
+export function terminalColumns(): number | null {
+  if (!Deno.stdout.isTerminal()) return null;
+  try {
+    return Deno.consoleSize().columns;
+  } catch {
+    return null;
+  }
+}

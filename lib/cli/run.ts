@@ -1,0 +1,65 @@
+/** Runs one command: asks the daemon, prints the answer or the error, settles the exit code. */
+import { failure, success } from "../api/envelope.ts";
+import { HostClient } from "../api/client.ts";
+import { messageOf, OutcallError } from "../errors.ts";
+import { printable } from "../printable.ts";
+import { writeErr, writeOut } from "./output.ts";
+
+/** What a command has to say: the API's fields for programs, lines for people. */
+export interface Report {
+  readonly json: object;
+  readonly lines: readonly string[];
+}
+
+/** Carries out a command's task and prints what it reports. */
+export type Run = (task: (client: HostClient) => Report | Promise<Report>) => Promise<void>;
+
+/** What the global options say. */
+export interface GlobalOptions {
+  readonly socket: string;
+  readonly json: boolean;
+}
+
+/** Exit codes of every command. */
+export const EXIT = { ok: 0, failed: 1, usage: 2 } as const;
+
+/**
+ * Carries out `task` and prints.
+ * @returns 0, or 1 when the task failed.
+ */
+export async function runTask(
+  options: GlobalOptions,
+  task: Parameters<Run>[0],
+): Promise<number> {
+  try {
+    const report = await task(new HostClient(options.socket));
+    if (options.json) writeJson(success(report.json));
+    else writeOut(text(report.lines));
+    return EXIT.ok;
+  } catch (thrown) {
+    const error = thrown instanceof OutcallError
+      ? thrown
+      : new OutcallError(500, "internal", `internal error: ${messageOf(thrown)}`);
+    if (options.json) writeJson(failure(error));
+    writeErr(text(errorLines(error)));
+    return EXIT.failed;
+  }
+}
+
+function errorLines(error: OutcallError): string[] {
+  const [, ...others] = error.details ?? [];
+  return [
+    `error: ${failure(error).error}`,
+    ...others.map((place) => `  ${place.file}:${place.line}:${place.column}: ${place.message}`),
+    ...(error.hint === undefined ? [] : [`hint: ${error.hint}`]),
+  ];
+}
+
+/** Every line that reaches a terminal goes through here: names and messages are not ours. */
+function text(lines: readonly string[]): string {
+  return lines.map((line) => `${printable(line)}\n`).join("");
+}
+
+function writeJson(value: object): void {
+  writeOut(text([JSON.stringify(value)]));
+}

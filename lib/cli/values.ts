@@ -1,0 +1,36 @@
+/** Reading option values; what is wrong is a usage error (exit code 2). */
+import { InvalidArgumentError } from "@commander-js/extra-typings";
+
+/** A reader of whole numbers from `least` to `most`. */
+export function wholeNumber(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!/^[0-9]+$/.test(text) || value < least || value > most) {
+      throw new InvalidArgumentError(`It must be a whole number from ${least} to ${most}.`);
+    }
+    return value;
+  };
+}
+
+const UNITS: Readonly<Record<string, number>> = {
+  "": 1,
+  b: 1,
+  k: 1024,
+  m: 1024 ** 2,
+  g: 1024 ** 3,
+};
+
+/** Bytes, written as Docker does: `256m`, `1g`, or a plain number of bytes. */
+export function memorySize(text: string): number {
+  const [, digits, unit] = /^([0-9]+)([bkmg]?)$/.exec(text.toLowerCase()) ?? [];
+  const bytes = Number(digits) * (UNITS[unit ?? ""] ?? NaN);
+  if (!Number.isSafeInteger(bytes)) {
+    throw new InvalidArgumentError("It must be a size such as 256m or 1g.");
+  }
+  return bytes;
+}
+
+/** Gathers an option that may be given several times. */
+export function collect(value: string, earlier: readonly string[]): readonly string[] {
+  return [...earlier, value];
+}
