@@ -186,8 +186,14 @@ function sleep(ms: number, signal: AbortSignal): Promise<void> {
  * reached or does not answer in time, and `docker.refused` with Docker's own words when it refuses.
  */
 export class Engine {
-  /** @param socketPath See {@linkcode engineSocket}. */
-  constructor(readonly socketPath: string) {}
+  /**
+   * @param socketPath See {@linkcode engineSocket}.
+   * @param callTimeoutMs Bound of each call, except where a call has its own.
+   */
+  constructor(
+    readonly socketPath: string,
+    readonly callTimeoutMs: number = CALL_TIMEOUT_MS,
+  ) {}
 
   /** Whether Docker answers, within {@linkcode PING_TIMEOUT_MS}. */
   async ping(): Promise<void> {
@@ -247,7 +253,7 @@ export class Engine {
   async stopContainer(id: string, timeoutSecs: number): Promise<void> {
     await this.#call(
       (docker) => docker.getContainer(id).stop({ t: timeoutSecs }),
-      CALL_TIMEOUT_MS + timeoutSecs * 1_000,
+      this.callTimeoutMs + timeoutSecs * 1_000,
     );
   }
 
@@ -349,7 +355,7 @@ export class Engine {
   /** One bounded call on a connection of its own: a kept one may belong to a Docker that is gone. */
   async #call<T>(
     work: (docker: Dockerode) => Promise<T>,
-    timeoutMs: number = CALL_TIMEOUT_MS,
+    timeoutMs: number = this.callTimeoutMs,
   ): Promise<T> {
     const agent = new Agent({ keepAlive: false });
     const deadline = new Deadline(timeoutMs, () => agent.destroy());

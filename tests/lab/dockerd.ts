@@ -1,71 +1,12 @@
-/**
- * A real Docker Engine of the test's own: inside a network namespace, with its own data, sockets
- * and control groups, so that it shares nothing with a Docker that the machine may run.
- */
+/** What a Docker Engine of the lab needs from outside: images without a registry, and a last sweep. */
 // @ts-types="@types/dockerode"
 import Dockerode from "dockerode";
-import { messageOf } from "../../lib/errors.ts";
-
-/** A running engine. */
-export interface Dockerd {
-  /** Path of its Unix socket. */
-  readonly socket: string;
-  /** Ends the engine with its containers and removes every trace; safe to call twice. */
-  stop(): Promise<void>;
-}
-
-/** Longest time the engine gets to answer its first ping; it takes about 0.5 s. */
-const START_TIMEOUT_MS = 30_000;
-/** Longest time for an orderly end; it takes about 0.2 s. */
-const STOP_TIMEOUT_MS = 20_000;
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
 
 /** A client for the engine behind `socket`, whatever DOCKER_HOST says. */
 export function dockerAt(socket: string): Dockerode {
   // Dockerode prefers a host from the environment to the path it is given.
   const options: Dockerode.DockerOptions = { socketPath: socket, protocol: "http" };
   return new Dockerode(Object.assign(options, { host: undefined }));
-}
-
-/** Processes whose command line names `folder`, which is unique to one engine. */
-async function processesOf(folder: string): Promise<number[]> {
-  const pids: number[] = [];
-  for await (const entry of Deno.readDir("/proc")) {
-    if (!/^\d+$/.test(entry.name)) continue;
-    const commandLine = await Deno.readTextFile(`/proc/${entry.name}/cmdline`).catch(() => "");
-    if (commandLine.includes(`${folder}/`)) pids.push(Number(entry.name));
-  }
-  return pids;
-}
-
-/** Kills what an engine that did not end in order has left: its containerd, shims and proxies. */
-async function killRemains(folder: string): Promise<void> {
-  for (let attempt = 0; attempt < 50; attempt++) {
-    const pids = await processesOf(folder);
-    if (pids.length === 0) return;
-    for (const pid of pids) {
-      try {
-        Deno.kill(pid, "SIGKILL");
-      } catch (error) {
-        if (!(error instanceof Deno.errors.NotFound)) throw error;
-      }
-    }
-    await sleep(100);
-  }
-  throw new Error(`processes of ${folder} survive SIGKILL`);
-}
-
-/** Detaches every mount below `folder`, the innermost first. */
-async function unmountBelow(folder: string): Promise<void> {
-  const table = await Deno.readTextFile("/proc/self/mounts");
-  const points = table.split("\n").map((line) => line.split(" ")[1] ?? "")
-    .filter((point) => point.startsWith(`${folder}/`));
-  for (const point of points.reverse()) {
-    await new Deno.Command("umount", { args: ["--lazy", point] }).output();
-  }
 }
 
 /** Removes the control groups of one engine; empty by now, so plain rmdir from the leaves up. */
@@ -85,75 +26,6 @@ export async function removeControlGroups(name: string): Promise<void> {
     }
   };
   for (const root of roots) await remove(`${root}/${name}`);
-}
-
-/**
- * Starts an engine in network namespace `netns`: a file such as `/proc/<pid>/ns/net`, or a name
- * under /run/netns.
- * @throws Error with the end of the engine's log when it does not answer; nothing is left behind.
- */
-export async function startDockerd(netns: string): Promise<Dockerd> {
-  const folder = await Deno.makeTempDir({ prefix: "outcall-dockerd-" });
-  const name = folder.slice(folder.lastIndexOf("/") + 1);
-  const socket = `${folder}/docker.sock`;
-  // The shell opens the log: Deno cannot hand a file to a child.
-  const engine = new Deno.Command("nsenter", {
-    args: [
-      // Not `ip netns exec`, which mounts a new /sys and so hides the control groups.
-      `--net=${netns.startsWith("/") ? netns : `/run/netns/${netns}`}`,
-      "sh",
-      "-c",
-      'exec "$@" >"$0" 2>&1',
-      `${folder}/log`,
-      "dockerd",
-      `--data-root=${folder}/data`,
-      `--exec-root=${folder}/exec`,
-      `--host=unix://${socket}`,
-      `--pidfile=${folder}/pid`,
-      "--bip=172.30.0.1/24",
-      "--exec-opt=native.cgroupdriver=cgroupfs",
-      `--cgroup-parent=/${name}`,
-    ],
-    stdin: "null",
-    stdout: "null",
-    stderr: "null",
-  }).spawn();
-
-  let stopping: Promise<void> | undefined;
-  const docker = dockerAt(socket);
-  const stop = async (): Promise<void> => {
-    // Told to end, the engine would wait 10 s for each container that ignores SIGTERM.
-    const containers = await docker.listContainers().catch(() => []);
-    await Promise.allSettled(containers.map(({ Id }) => docker.getContainer(Id).kill()));
-    try {
-      engine.kill("SIGTERM");
-    } catch {
-      // It has ended already.
-    }
-    const late = setTimeout(() => engine.kill("SIGKILL"), STOP_TIMEOUT_MS);
-    await engine.status;
-    clearTimeout(late);
-    await killRemains(folder);
-    await unmountBelow(folder);
-    await removeControlGroups(name);
-    await Deno.remove(folder, { recursive: true });
-  };
-  const stopOnce = (): Promise<void> => stopping ??= stop();
-
-  const deadline = Date.now() + START_TIMEOUT_MS;
-  for (;;) {
-    try {
-      await docker.ping();
-      return { socket, stop: stopOnce };
-    } catch (error) {
-      if (Date.now() > deadline) {
-        const text = await Deno.readTextFile(`${folder}/log`);
-        await stopOnce();
-        throw new Error(`dockerd does not answer: ${messageOf(error)}\n${text.slice(-4000)}`);
-      }
-      await sleep(50);
-    }
-  }
 }
 
 /** Runs a program and returns what it prints; throws with its complaint when it fails. */
