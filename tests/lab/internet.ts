@@ -1,5 +1,6 @@
 /** The lab's internet: a machine with every server address on its loopback, and a witness. */
 import { ADDRESSES } from "./internet/world.ts";
+import { ReceiptReader } from "./internet/roll_call.ts";
 import { Machine } from "./machine.ts";
 import { denoCommand } from "./product.ts";
 import { Witness } from "./witness.ts";
@@ -24,13 +25,9 @@ export class Internet implements AsyncDisposable {
       }
       const main = new URL("./internet/main.ts", import.meta.url);
       const servers = machine.spawn([...denoCommand(main), FOLDER]);
-      await servers.line("stdout", (line) => line === "ready");
+      const receipts = await ReceiptReader.open(machine, servers, `${FOLDER}/receipts`);
       const rootPem = await Deno.readTextFile(machine.path(`${FOLDER}/root.pem`));
-      return new Internet(
-        machine,
-        await Witness.start(machine, servers, `${FOLDER}/receipts`),
-        rootPem,
-      );
+      return new Internet(machine, await Witness.start(machine, receipts), rootPem);
     } catch (thrown) {
       await machine[Symbol.asyncDispose]();
       throw thrown;

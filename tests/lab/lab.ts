@@ -20,7 +20,8 @@ export const HOST_ADDRESS = "81.2.69.1";
 const HOST_UPLINK = "81.2.69.2";
 /** The unfiltered machine's address, as the internet sees it. */
 export const UNFILTERED_ADDRESS = "10.99.0.2";
-const UNFILTERED_GATEWAY = "10.99.0.1";
+/** The address at which the unfiltered machine reaches the host. */
+export const UNFILTERED_GATEWAY = "10.99.0.1";
 
 /** What a lab is made with. */
 export interface LabOptions {

@@ -69,7 +69,7 @@ labTest("the internet answers as the real one would, and its witness saw who ask
     assert.notEqual((await lab.control(["nc", "-z", "-w1", "1.1.1.1", "4444"])).code, 0);
     const seen = await witness.since(mark, { to: "1.1.1.1", protocol: "tcp", port: 4444 });
     assert.ok(seen.packets.length === 1 && seen.receipts.length === 0);
-    assert.ok(nothing(await witness.since(await witness.mark())));
+    assert.ok(nothing(await witness.since(await witness.mark(), { from })));
   });
 
   await t.step("what needs no product to be blocked is not taken for a proof", async () => {

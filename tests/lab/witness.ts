@@ -4,9 +4,9 @@
  * write receipts with the names they were asked for. A client's error message proves nothing.
  */
 import { z } from "zod";
-import { readReceipts, type Receipt } from "./internet/receipts.ts";
+import type { Receipt } from "./internet/receipts.ts";
+import type { ReceiptReader } from "./internet/roll_call.ts";
 import type { Machine } from "./machine.ts";
-import type { Process } from "./process.ts";
 
 /** Which arrivals are meant; what is absent may be anything. */
 export interface Arrival {
@@ -41,6 +41,22 @@ export interface Seen {
 export interface Mark {
   readonly packets: ReadonlyMap<string, number>;
   readonly receipts: number;
+}
+
+/** Whoever can tell what arrived. */
+export interface Receiver {
+  /** Now, to count from. */
+  mark(): Promise<Mark>;
+  /** What arrived since `mark` and fits `arrival`. */
+  since(mark: Mark, arrival?: Arrival): Promise<Seen>;
+}
+
+/** Receipts from number `from` on that fit `arrival`. */
+export function fitting(receipts: readonly Receipt[], from: number, arrival: Arrival): Receipt[] {
+  return receipts.slice(from).filter((receipt) =>
+    fits(arrival, { ...receipt, protocol: transport(receipt) }) &&
+    (arrival.name === undefined || arrival.name === receipt.name)
+  );
 }
 
 /** Whether nothing at all arrived. */
@@ -79,52 +95,36 @@ const listing = z.object({
   })),
 });
 
-/** Watches one machine. */
-export class Witness {
-  private constructor(
-    readonly machine: Machine,
-    readonly servers: Process,
-    readonly receiptsPath: string,
-  ) {}
+/** Watches the machine that is the internet. */
+export class Witness implements Receiver {
+  private constructor(readonly machine: Machine, readonly receipts: ReceiptReader) {}
 
-  /** Begins to count on `machine`, whose servers' process sends back every line of input. */
-  static async start(
-    machine: Machine,
-    servers: Process,
-    receiptsPath: string,
-  ): Promise<Witness> {
+  /** Begins to count packets on `machine`. */
+  static async start(machine: Machine, receipts: ReceiptReader): Promise<Witness> {
     await machine.must(["nft", "-f", "-"], { input: TABLE });
-    return new Witness(machine, servers, receiptsPath);
+    return new Witness(machine, receipts);
   }
 
   /** Now, to count from. */
   async mark(): Promise<Mark> {
-    const { packets, receipts } = await this.#everything();
-    return { packets: new Map(packets.map((p) => [key(p), p.packets])), receipts: receipts.length };
+    const packets = await this.#packets();
+    return {
+      packets: new Map(packets.map((count) => [key(count), count.packets])),
+      receipts: (await this.receipts.all()).length,
+    };
   }
 
   /** What arrived since `mark` and fits `arrival`. */
   async since(mark: Mark, arrival: Arrival = {}): Promise<Seen> {
-    const { packets, receipts } = await this.#everything();
-    return {
-      packets: packets
-        .map((p) => ({ ...p, packets: p.packets - (mark.packets.get(key(p)) ?? 0) }))
-        .filter((p) => p.packets > 0 && arrival.name === undefined && fits(arrival, p)),
-      receipts: receipts.slice(mark.receipts).filter((receipt) =>
-        fits(arrival, { ...receipt, protocol: transport(receipt) }) &&
-        (arrival.name === undefined || arrival.name === receipt.name)
-      ),
-    };
+    const packets = (await this.#packets())
+      .map((count) => ({ ...count, packets: count.packets - (mark.packets.get(key(count)) ?? 0) }))
+      .filter((count) => count.packets > 0 && arrival.name === undefined && fits(arrival, count));
+    return { packets, receipts: fitting(await this.receipts.all(), mark.receipts, arrival) };
   }
 
-  async #everything(): Promise<{ packets: PacketCount[]; receipts: Receipt[] }> {
-    const token = crypto.randomUUID();
-    const printed = this.servers.stdout.length;
-    await this.servers.tell(token);
-    await this.servers.line("stdout", (line) => line === token, printed);
-    const receipts = await readReceipts(this.machine.path(this.receiptsPath));
+  async #packets(): Promise<PacketCount[]> {
     const json = await this.machine.must(["nft", "-j", "list", "table", "inet", "witness"]);
-    const packets = listing.parse(JSON.parse(json)).nftables
+    return listing.parse(JSON.parse(json)).nftables
       .flatMap((entry) => entry.set?.elem ?? [])
       .map(({ elem }) => {
         const [from, to, protocol, port] = elem.val.concat;
@@ -136,7 +136,6 @@ export class Witness {
           packets: elem.counter.packets,
         };
       });
-    return { packets, receipts };
   }
 }
 
