@@ -29,16 +29,17 @@ export function groupId(groupFile: string, name: string): number | null {
   return null;
 }
 
-/** Group ids of a process, primary and supplementary, from the text of /proc/<pid>/status. */
+/** Group ids of a process, effective and supplementary, from the text of /proc/<pid>/status. */
 export function groupsIn(status: string): readonly number[] {
-  const ids: number[] = [];
-  for (const field of ["Gid", "Groups"]) {
-    const line = new RegExp(`^${field}:\\s*([0-9\\s]*)$`, "m").exec(status);
-    // "Gid" lists real, effective, saved and filesystem id: what counts is the effective one.
-    const found = (line?.[1] ?? "").trim().split(/\s+/).filter(Boolean).map(Number);
-    ids.push(...(field === "Gid" ? found.slice(1, 2) : found));
-  }
-  return ids;
+  // The process picks its own name, which is part of the text: only the newline, which the kernel
+  // escapes there, may end a line, and none of the others that a regular expression's ^ allows.
+  const lines = status.split("\n");
+  const numbers = (field: string): number[] => {
+    const line = lines.find((line) => line.startsWith(`${field}:\t`)) ?? "";
+    return line.slice(field.length + 1).trim().split(/\s+/).filter(Boolean).map(Number);
+  };
+  // "Gid" lists the real, effective, saved and file system id.
+  return [...numbers("Gid").slice(1, 2), ...numbers("Groups")];
 }
 
 /**
