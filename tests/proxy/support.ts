@@ -1,0 +1,294 @@
+/** A proxy on loopback with a real policy behind it, witnesses upstream of it, and raw clients. */
+import assert from "node:assert/strict";
+import type { Agent, AgentDirectory } from "../../lib/agents.ts";
+import { DecisionLog } from "../../lib/decision.ts";
+import { Ip } from "../../lib/net/ip.ts";
+import type { Judge } from "../../lib/policy.ts";
+import { bytesOf, textOf } from "../../lib/proxy/bytes.ts";
+import type { ProxyLimits } from "../../lib/proxy/context.ts";
+import { ProxyServer } from "../../lib/proxy/server.ts";
+import { compilePolicy } from "../../lib/rules/compile.ts";
+import { decide } from "../../lib/rules/decide.ts";
+import type { Policy } from "../../lib/rules/policy.ts";
+
+/** The agent behind every loopback client. */
+export const AGENT: Agent = {
+  name: "worker",
+  containerId: "c".repeat(64),
+  address: "127.0.0.1",
+  network: "outcall-agent-net",
+};
+
+/** One rule as a test writes it. */
+export interface TestRule {
+  readonly condition: string;
+  readonly action?: "allow" | "block";
+  /** YAML flow mapping of the egress block, such as `tls: any`. */
+  readonly egress?: string;
+}
+
+/** Compiles rules; origins of the tests live on loopback, so allow rules admit private addresses. */
+export function policyOf(rules: readonly TestRule[], generation = 1): Policy {
+  const text = [
+    'version: "1"',
+    rules.length === 0 ? "rules: []" : "rules:",
+    ...rules.map(({ condition, action = "allow", egress = "allow_private_ips: true" }, i) =>
+      [
+        `  - id: rule-${i}`,
+        `    condition: ${JSON.stringify(condition)}`,
+        `    action: ${action}`,
+        ...(action === "allow" ? [`    egress: { ${egress} }`] : []),
+      ].join("\n")
+    ),
+  ].join("\n");
+  const result = compilePolicy([{ path: "/rules/test.yaml", text }], { generation });
+  assert.ok(result.ok, JSON.stringify(result));
+  return result.policy;
+}
+
+/** How a test's proxy differs from the usual one. */
+export interface LabOptions {
+  readonly rules: readonly TestRule[];
+  readonly limits?: Partial<ProxyLimits>;
+  /** Names and what they resolve to; without an entry resolving fails. Default: all to 127.0.0.1. */
+  readonly names?: Readonly<Record<string, readonly string[]>>;
+  readonly agents?: AgentDirectory;
+  readonly isLocalAddress?: (ip: Ip) => boolean;
+}
+
+/** A running proxy. */
+export class Lab implements AsyncDisposable {
+  readonly decisions = new DecisionLog();
+  readonly resolved: string[] = [];
+  readonly proxy: ProxyServer;
+  #policy: Policy;
+
+  private constructor(options: LabOptions) {
+    this.#policy = policyOf(options.rules);
+    this.proxy = new ProxyServer({
+      port: 0,
+      address: null,
+      judge: this.judge,
+      resolve: (hostname) => {
+        this.resolved.push(hostname.name);
+        const found = options.names === undefined ? ["127.0.0.1"] : options.names[hostname.name];
+        return found === undefined
+          ? Promise.reject(new Error("no such name"))
+          : Promise.resolve(found.map(ip));
+      },
+      isLocalAddress: options.isLocalAddress ?? (() => false),
+      agents: options.agents ?? { identify: () => AGENT },
+      decisions: this.decisions,
+      limits: options.limits ?? {},
+    });
+  }
+
+  /** Starts a proxy on 127.0.0.1 and a free port. */
+  static async start(options: LabOptions): Promise<Lab> {
+    const lab = new Lab(options);
+    await lab.proxy.serve(["127.0.0.1"]);
+    return lab;
+  }
+
+  readonly judge: Judge = (layer, facts) => ({
+    verdict: decide(this.#policy, layer, facts),
+    generation: this.#policy.generation,
+  });
+
+  get port(): number {
+    return this.proxy.status().listen_port;
+  }
+
+  /** Puts other rules in force and re-judges; how many exchanges were cut. */
+  reload(rules: readonly TestRule[]): number {
+    this.#policy = policyOf(rules, this.#policy.generation + 1);
+    return this.proxy.rejudge();
+  }
+
+  /** The decisions so far, shortened to what tests compare. */
+  get record(): string[] {
+    return this.decisions.recent().map(({ verdict, layer, reason }) =>
+      `${verdict} ${layer} ${reason}`
+    );
+  }
+
+  /** A raw connection to the proxy. */
+  connect(): Promise<RawClient> {
+    return RawClient.connect(this.port);
+  }
+
+  /** Sends `text` on a connection of its own and reads until the proxy closes. */
+  async exchange(text: string): Promise<string> {
+    using client = await this.connect();
+    await client.send(text);
+    return await client.rest();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.proxy.stop();
+  }
+}
+
+function ip(text: string): Ip {
+  const parsed = Ip.parse(text);
+  if (parsed === null) throw new TypeError(`not an address: ${text}`);
+  return parsed;
+}
+
+/** A TCP client that sends and reads bytes as they are. */
+export class RawClient implements Disposable {
+  #seen = "";
+
+  constructor(readonly conn: Deno.TcpConn) {}
+
+  static async connect(port: number): Promise<RawClient> {
+    return new RawClient(await Deno.connect({ hostname: "127.0.0.1", port }));
+  }
+
+  /** Sends a byte string or bytes. */
+  async send(data: string | Uint8Array): Promise<void> {
+    let rest: Uint8Array = typeof data === "string" ? bytesOf(data) : data;
+    while (rest.length > 0) rest = rest.subarray(await this.conn.write(rest));
+  }
+
+  /** Reads until what was read and not returned yet matches; returns it up to the match's end. */
+  async until(pattern: RegExp): Promise<string> {
+    while (true) {
+      const match = pattern.exec(this.#seen);
+      if (match !== null) {
+        const end = match.index + match[0].length;
+        const taken = this.#seen.slice(0, end);
+        this.#seen = this.#seen.slice(end);
+        return taken;
+      }
+      if (!await this.#more()) throw new Error(`closed after ${JSON.stringify(this.#seen)}`);
+    }
+  }
+
+  /** Reads until the other side closes or resets. */
+  async rest(): Promise<string> {
+    while (await this.#more());
+    const taken = this.#seen;
+    this.#seen = "";
+    return taken;
+  }
+
+  async #more(): Promise<boolean> {
+    const buffer = new Uint8Array(65_536);
+    let count: number | null;
+    try {
+      count = await this.conn.read(buffer);
+    } catch (thrown) {
+      if (!(thrown instanceof Deno.errors.ConnectionReset)) throw thrown;
+      count = null;
+    }
+    if (count === null) return false;
+    this.#seen += textOf(buffer.subarray(0, count));
+    return true;
+  }
+
+  [Symbol.dispose](): void {
+    try {
+      this.conn.close();
+    } catch {
+      // Closed by the test.
+    }
+  }
+}
+
+/** What an origin does with one connection. */
+export type Serve = (client: RawClient, number: number) => Promise<void>;
+
+/** A TCP server that plays the destination and remembers everything that reached it. */
+export class Origin implements AsyncDisposable {
+  /** All bytes of each connection, in order of arrival. */
+  readonly received: string[] = [];
+  readonly #listener: Deno.TcpListener;
+  readonly #open = new Set<RawClient>();
+  readonly #done: Promise<void>;
+
+  constructor(readonly serve: Serve, hostname = "127.0.0.1", port = 0) {
+    this.#listener = Deno.listen({ hostname, port });
+    this.#done = this.#accept();
+  }
+
+  get port(): number {
+    return this.#listener.addr.port;
+  }
+
+  /** An origin that answers every request head with `response` and closes. */
+  static answering(response: string): Origin {
+    return new Origin(async (client) => {
+      await client.until(/\r\n\r\n/);
+      await client.send(response);
+    });
+  }
+
+  /** An origin that sends back whatever comes. */
+  static echoing(): Origin {
+    return new Origin(async (client) => {
+      while (true) await client.send(await client.until(/[^]+/));
+    });
+  }
+
+  async #accept(): Promise<void> {
+    const serving: Promise<void>[] = [];
+    for await (const conn of this.#listener) {
+      const number = this.received.push("") - 1;
+      serving.push(this.#connection(new Witnessed(conn, this.received, number), number));
+    }
+    await Promise.all(serving);
+  }
+
+  async #connection(client: RawClient, number: number): Promise<void> {
+    this.#open.add(client);
+    try {
+      await this.serve(client, number);
+    } catch {
+      // The proxy went first; the test looks at what was received.
+    } finally {
+      this.#open.delete(client);
+      client[Symbol.dispose]();
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#listener.close();
+    for (const client of this.#open) client[Symbol.dispose]();
+    await this.#done;
+  }
+}
+
+/** A raw client whose reads are written down. */
+class Witnessed extends RawClient {
+  constructor(conn: Deno.TcpConn, received: string[], number: number) {
+    const read = conn.read.bind(conn);
+    conn.read = async (buffer) => {
+      const count = await read(buffer);
+      if (count !== null) received[number] += textOf(buffer.subarray(0, count));
+      return count;
+    };
+    super(conn);
+  }
+}
+
+/** A sound response with this body. */
+export function ok(body: string, ...fields: string[]): string {
+  return ["HTTP/1.1 200 OK", `Content-Length: ${body.length}`, ...fields, "", body].join("\r\n");
+}
+
+/** A GET through the proxy. */
+export function getRequest(url: string, ...fields: string[]): string {
+  const { host } = new URL(url);
+  return [`GET ${url} HTTP/1.1`, `Host: ${host}`, ...fields, "", ""].join("\r\n");
+}
+
+/** A CONNECT request. */
+export function connectRequest(authority: string, ...fields: string[]): string {
+  return [`CONNECT ${authority} HTTP/1.1`, `Host: ${authority}`, ...fields, "", ""].join("\r\n");
+}
+
+/** Waits until `condition` holds; a test that hangs here is cut off by the runner. */
+export async function eventually(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
+}
