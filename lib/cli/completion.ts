@@ -83,7 +83,9 @@ function fish(all: readonly Level[]): string {
       `not __fish_seen_subcommand_from ${commands.join(" ")}`,
     ];
     const condition = [...seen, ...open].join("; and ");
-    return `complete -c outcall -n '${condition}' -a '${[...commands, ...options].join(" ")}'`;
+    const files = commands.length === 0 ? "" : " -f"; // where a command must follow, no file can
+    const words = [...commands, ...options].join(" ");
+    return `complete -c outcall -n '${condition}'${files} -a '${words}'`;
   });
   return `${lines.join("\n")}\n`;
 }
