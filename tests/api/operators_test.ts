@@ -1,4 +1,4 @@
-import { deepEqual, equal, match, ok, throws } from "node:assert/strict";
+import { deepEqual, equal, match, throws } from "node:assert/strict";
 import fc from "fast-check";
 import { admitOperator, containerIn, groupId, groupsIn } from "../../lib/api/operators.ts";
 import { OutcallError } from "../../lib/errors.ts";
@@ -153,6 +153,31 @@ Deno.test({
     }),
 });
 
+/** Runs `test` against a host API in a process of its own, started through `prefix`. */
+async function withServer(
+  path: string,
+  prefix: readonly [string, ...string[]],
+  test: () => Promise<void>,
+): Promise<void> {
+  const script = new URL("./operator_host.ts", import.meta.url).pathname;
+  const [program, ...args] = prefix;
+  const server = new Deno.Command(program, {
+    args: [...args, Deno.execPath(), "run", "--no-check", "-A", script, path],
+    stdout: "piped",
+    stderr: "inherit",
+  }).spawn();
+  try {
+    const reader = server.stdout.getReader();
+    equal(new TextDecoder().decode((await reader.read()).value), "ready\n");
+    reader.releaseLock();
+    await test();
+  } finally {
+    server.kill("SIGKILL");
+    await server.stdout.cancel();
+    await server.status;
+  }
+}
+
 labTest("members of the group outcall are operators, by primary or supplementary group (D22)", {
   tools: ["curl", "setpriv", "unshare", "mount"],
 }, () =>
@@ -161,18 +186,9 @@ labTest("members of the group outcall are operators, by primary or supplementary
     const groups = `${directory}/group`;
     Deno.writeTextFileSync(groups, "root:x:0:\noutcall:x:64321:\n");
     const path = `${directory}/host.sock`;
-    const script = new URL("./operator_host.ts", import.meta.url).pathname;
     // A mount namespace of its own gives the server a group file without touching the machine's.
-    const server = new Deno.Command("unshare", {
-      args: ["--mount", "sh", "-c", 'mount --bind "$0" /etc/group && exec "$@"', groups]
-        .concat([Deno.execPath(), "run", "--no-check", "-A", script, path]),
-      stdout: "piped",
-      stderr: "inherit",
-    }).spawn();
-    try {
-      const reader = server.stdout.getReader();
-      equal(new TextDecoder().decode((await reader.read()).value), "ready\n");
-      reader.releaseLock();
+    const mount = 'mount --bind "$0" /etc/group && exec "$@"';
+    await withServer(path, ["unshare", "--mount", "sh", "-c", mount, groups], async () => {
       const file = Deno.lstatSync(path);
       deepEqual([(file.mode ?? 0) & 0o777, file.uid, file.gid], [0o660, 0, 64321]);
       const as = (...options: string[]): string[] => ["setpriv", "--reuid=65534", ...options];
@@ -181,10 +197,20 @@ labTest("members of the group outcall are operators, by primary or supplementary
       equal((await ask(path, NOBODY)).status, 0); // the file's mode stops it before it connects
       Deno.chmodSync(path, 0o666);
       equal((await ask(path, NOBODY)).status, 403);
-      ok(server.pid > 0);
-    } finally {
-      server.kill("SIGKILL");
-      await server.stdout.cancel();
-      await server.status;
-    }
+    });
+  }));
+
+labTest("a daemon in a PID namespace of its own goes by the user alone (D21, D22)", {
+  tools: ["curl", "setpriv", "unshare"],
+}, () =>
+  withDirectory(async (directory) => {
+    Deno.chmodSync(directory, 0o755);
+    const path = `${directory}/host.sock`;
+    // What the quickstart's `docker run` without --pid host does to the daemon.
+    const inside = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"] as const;
+    await withServer(path, inside, async () => {
+      equal((await ask(path, [])).status, 200);
+      Deno.chmodSync(path, 0o666);
+      equal((await ask(path, NOBODY)).status, 403);
+    });
   }));
