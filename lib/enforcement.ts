@@ -27,6 +27,25 @@ export class Enforcement {
   }
 
   /**
+   * What start-up does first: covers every bridge of ours that the kernel still has, and brings
+   * them up. Nothing is served yet.
+   */
+  adopt(): Promise<void> {
+    return this.#mutex.run(async () => {
+      await this.#bridges.up();
+      for (const segment of this.#bridges.segments()) this.#segments.set(segment.bridge, segment);
+    });
+  }
+
+  /** Puts back what is missing of bridges and firewall, and serves every gateway. Idempotent. */
+  up(): Promise<void> {
+    return this.#mutex.run(async () => {
+      await this.#bridges.up();
+      await this.#serve();
+    });
+  }
+
+  /**
    * Covers `segment`, makes its bridge, and serves its gateway. When a step fails the network stays
    * covered by the firewall: an error never uncovers.
    */

@@ -6,14 +6,7 @@
  * wins. `outcalld=…` is read as the default, so that lines written for the documentation's
  * `outcalld=debug,hyper=warn` do what they say.
  */
-import {
-  configure,
-  getLogger,
-  jsonLinesFormatter,
-  type Logger,
-  type LogLevel,
-  type LogRecord,
-} from "@logtape/logtape";
+import { configure, getLogger, type Logger, type LogLevel, type LogRecord } from "@logtape/logtape";
 
 /** The stable target names operators filter by. */
 export const TARGETS = [
@@ -84,13 +77,34 @@ export function logger(target: Target): Logger {
 /** ANSI colours for a terminal: the level is what the eye looks for. */
 const COLOURS: Readonly<Record<string, number>> = { error: 31, fatal: 31, warning: 33, info: 32 };
 
-function textFormatter(record: LogRecord, colour: boolean): string {
+function levelName(record: LogRecord): string {
+  return record.level === "warning" ? "warn" : record.level;
+}
+
+function targetName(record: LogRecord): string {
+  return record.category[1] ?? record.category[0] ?? "";
+}
+
+/** The message with its values in place: LogTape hands over text and values in turn. */
+function messageText(record: LogRecord): string {
+  return record.message.map((part, i) => i % 2 === 0 ? part : display(part)).join("");
+}
+
+function textLine(record: LogRecord, colour: boolean): string {
   const time = new Date(record.timestamp).toISOString();
-  const name = (record.level === "warning" ? "warn" : record.level).padEnd(5);
+  const name = levelName(record).padEnd(5);
   const level = colour ? `\x1b[${COLOURS[record.level] ?? 2}m${name}\x1b[0m` : name;
-  const target = record.category[1] ?? record.category[0] ?? "";
-  const message = record.message.map((part, i) => i % 2 === 0 ? part : display(part)).join("");
-  return `${time} ${level} ${target}: ${message}\n`;
+  return `${time} ${level} ${targetName(record)}: ${messageText(record)}\n`;
+}
+
+function jsonLine(record: LogRecord): string {
+  return JSON.stringify({
+    time: new Date(record.timestamp).toISOString(),
+    level: levelName(record),
+    target: targetName(record),
+    message: messageText(record),
+    ...record.properties,
+  }) + "\n";
 }
 
 /** Values come from agents too: control characters must not reach a terminal (CWE-150). */
@@ -111,8 +125,8 @@ export async function configureLogs(format: LogFormat): Promise<readonly string[
   const encoder = new TextEncoder();
   const colour = Deno.stderr.isTerminal();
   const render = format === "json"
-    ? jsonLinesFormatter
-    : (record: LogRecord): string => textFormatter(record, colour);
+    ? jsonLine
+    : (record: LogRecord): string => textLine(record, colour);
   await configure({
     reset: true,
     sinks: { stderr: (record) => void Deno.stderr.writeSync(encoder.encode(render(record))) },

@@ -1,0 +1,312 @@
+/**
+ * The daemon: its subsystems, made from the flags and wired to each other, and the order in which
+ * they start.
+ */
+import { agentApp } from "./api/agent.ts";
+import { hostApp } from "./api/host.ts";
+import { admitOperator, operatorSocketAccess } from "./api/operators.ts";
+import type { HostServices, PartHealth, ProxyService } from "./api/services.ts";
+import { serveUnix, type UnixServer } from "./api/unix_server.ts";
+import { Bridges } from "./bridge/bridge.ts";
+import { isManagedName } from "./bridge/names.ts";
+import type { Segment } from "./bridge/segment.ts";
+import type { DaemonConfig } from "./config.ts";
+import { DecisionLog } from "./decision.ts";
+import { logDecision } from "./decision_log_line.ts";
+import { DnsServer } from "./dns/server.ts";
+import { parseUpstreams, type Upstream, upstreamsFromResolvConf } from "./dns/upstreams.ts";
+import { Docker } from "./docker/docker.ts";
+import { engineSocket } from "./docker/engine.ts";
+import { DEFAULT_NETWORK } from "./docker/managed.ts";
+import { planAddresses, routeClaims } from "./docker/subnets.ts";
+import { Enforcement } from "./enforcement.ts";
+import { runUntilSignal, type Step } from "./lifecycle.ts";
+import { isHostAddress } from "./linux/host_addresses.ts";
+import { RouteNetlink } from "./linux/rtnetlink.ts";
+import { configureLogs, logger } from "./log.ts";
+import { Cidr } from "./net/cidr.ts";
+import { ActivePolicy } from "./policy.ts";
+import { ProxyServer } from "./proxy/server.ts";
+import { VERSION } from "./version.ts";
+
+const NO_PROXY: ProxyService = {
+  status: () => ({
+    running: false,
+    listen_addresses: [],
+    listen_port: 0,
+    active_connections: 0,
+    requests_total: 0,
+    requests_blocked: 0,
+  }),
+};
+
+function upstreams(config: DaemonConfig): readonly Upstream[] {
+  return config.dnsUpstream === null
+    ? upstreamsFromResolvConf(Deno.readTextFileSync("/etc/resolv.conf"))
+    : parseUpstreams(config.dnsUpstream);
+}
+
+function hostRoutes(): ReturnType<RouteNetlink["routes"]> {
+  using netlink = new RouteNetlink();
+  return netlink.routes();
+}
+
+/** The subsystems of one daemon, made from its flags and wired to each other. */
+class Daemon {
+  readonly #config: DaemonConfig;
+  readonly #block: Cidr;
+  readonly #decisions = new DecisionLog();
+  readonly #policy: ActivePolicy;
+  readonly #bridges: Bridges;
+  readonly #dns: DnsServer;
+  readonly #proxy: ProxyServer | null;
+  readonly #enforcement: Enforcement;
+  readonly #docker: Docker;
+
+  /** @throws OutcallError for what is wrong with the flags taken together with this machine. */
+  constructor(config: DaemonConfig) {
+    const block = Cidr.parse(config.subnetBlock);
+    if (block === null) throw new RangeError(`"${config.subnetBlock}" is not a block`);
+    this.#config = config;
+    this.#block = block;
+    this.#decisions.addSink(logDecision);
+    this.#policy = new ActivePolicy(config.rulesDir, config.proxy !== null);
+    const proxyPort = config.proxy?.port ?? null;
+    this.#bridges = new Bridges({
+      name: config.bridge,
+      subnetBlock: config.subnetBlock,
+      dnsPort: config.dns.port,
+      proxyPort,
+    });
+    this.#docker = new Docker({
+      socketPath: engineSocket(Deno.env.get("DOCKER_HOST")),
+      subnetBlock: block,
+      hooks: {
+        nextBridge: (taken) =>
+          taken.length === 0 ? config.bridge : this.#bridges.nextFreeName(new Set(taken)),
+        ownsBridge: (name) => isManagedName(config.bridge, name),
+        attach: (segment) => this.#enforcement.attach(segment),
+        detach: (segment) => this.#enforcement.detach(segment),
+      },
+      hostRoutes,
+      segments: () => this.#enforcement.segments(),
+      containers: {
+        proxyPort,
+        agentSocketPath: config.agentSocketPath,
+        shimPath: config.shimPath,
+        protectedPaths: [
+          config.socketPath,
+          config.rulesDir,
+          config.stateDir,
+          ...(config.ca === null ? [] : [config.ca.certPath, config.ca.keyPath]),
+        ],
+      },
+    });
+    const { agents } = this.#docker;
+    const { judge } = this.#policy;
+    this.#dns = new DnsServer({
+      ...config.dns,
+      upstreams: upstreams(config),
+      agents,
+      judge,
+      decisions: this.#decisions,
+    });
+    this.#proxy = config.proxy === null ? null : new ProxyServer({
+      ...config.proxy,
+      agents,
+      judge,
+      decisions: this.#decisions,
+      resolve: (hostname, agent) => this.#dns.resolveFor(agent, hostname),
+      isLocalAddress: isHostAddress,
+    });
+    this.#enforcement = new Enforcement(
+      this.#bridges,
+      this.#proxy === null ? [this.#dns] : [this.#dns, this.#proxy],
+    );
+    this.#policy.onSwap(() => this.#dns.flush());
+    this.#policy.onSwap(() => this.#proxy?.rejudge());
+  }
+
+  /** Start-up in the operator guide's order. */
+  steps(): readonly Step[] {
+    return [
+      this.#bridgeStep(),
+      this.#ruleStep(),
+      this.#networkStep(),
+      ...this.#gatewaySteps(),
+      this.#dockerStep(),
+      this.#socketStep("host_api"),
+      this.#socketStep("agent_api"),
+    ];
+  }
+
+  #bridgeStep(): Step {
+    return {
+      target: "bridge",
+      start: async () => {
+        await this.#enforcement.adopt();
+        const { name, index } = await this.#bridges.status();
+        return `${name} is up (index ${index}), firewall active`;
+      },
+      stop: () => this.#bridges.close(),
+    };
+  }
+
+  #ruleStep(): Step {
+    return {
+      target: "rule_engine",
+      start: async () => {
+        const { rules_loaded: rules, files_loaded: files } = await this.#policy.reload();
+        return rules === 0
+          ? `no rules in ${this.#config.rulesDir}: everything is denied`
+          : `${rules} rule(s) from ${files} file(s)`;
+      },
+    };
+  }
+
+  #networkStep(): Step {
+    return {
+      target: "network",
+      start: async () => {
+        await this.#docker.start();
+        const isAttached = this.#enforcement.segments()
+          .some(({ bridge }) => bridge === this.#config.bridge);
+        // Without Docker its bridge works all the same, for whoever sits on it.
+        if (!isAttached) await this.#enforcement.attach(this.#defaultSegment());
+        const gateways = this.#enforcement.segments()
+          .map(({ network, gateway }) => `${network} at ${gateway}`);
+        return gateways.join(", ");
+      },
+      stop: () => this.#docker.stop(),
+    };
+  }
+
+  /** The default network as Docker would be asked for it (decision D4). */
+  #defaultSegment(): Segment {
+    const bridge = this.#config.bridge;
+    const claims = routeClaims(hostRoutes(), bridge);
+    const { subnet, gateway } = planAddresses({}, this.#block, claims, "top");
+    return { network: DEFAULT_NETWORK, bridge, subnet: subnet.toString(), gateway: gateway.text };
+  }
+
+  #gatewaySteps(): readonly Step[] {
+    const dns: Step = {
+      target: "dns",
+      start: async () => {
+        await this.#enforcement.startServices();
+        const { listen_addresses: addresses, listen_port: port } = this.#dns.status();
+        return `serving ${addresses.join(", ")} port ${port}`;
+      },
+      stop: () => this.#dns.stop(),
+    };
+    const proxy: Step = {
+      target: "proxy",
+      start: () => {
+        const status = this.#proxy?.status();
+        return Promise.resolve(
+          status === undefined
+            ? "disabled (--no-proxy)"
+            : `serving ${status.listen_addresses.join(", ")} port ${status.listen_port}`,
+        );
+      },
+      stop: async () => await this.#proxy?.stop(),
+    };
+    return [dns, proxy];
+  }
+
+  #dockerStep(): Step {
+    return {
+      target: "docker_manager",
+      start: () => Promise.resolve(this.#docker.health().detail),
+    };
+  }
+
+  #socketStep(target: "host_api" | "agent_api"): Step {
+    let server: UnixServer | undefined;
+    const { socketPath, agentSocketPath } = this.#config;
+    const path = target === "host_api" ? socketPath : agentSocketPath;
+    return {
+      target,
+      start: async () => {
+        server = target === "host_api"
+          ? await serveUnix({
+            path,
+            target,
+            ...operatorSocketAccess(),
+            fetch: hostApp(this.#services()).fetch,
+            admit: admitOperator,
+          })
+          : await serveUnix({
+            path,
+            target,
+            mode: 0o666, // agents run as any user; who they are is for the API to find out
+            fetch: agentApp().fetch,
+            admit: () => {},
+          });
+        return `listening on ${path}`;
+      },
+      stop: async () => await server?.close(),
+    };
+  }
+
+  #services(): HostServices {
+    return {
+      version: VERSION,
+      bridge: {
+        status: () => this.#bridges.status(),
+        up: () => this.#enforcement.up(),
+        down: () => this.#bridges.down(() => this.#attachedContainers()),
+      },
+      policy: this.#policy,
+      dns: this.#dns,
+      proxy: this.#proxy ?? NO_PROXY,
+      networks: this.#docker.networks,
+      containers: this.#docker.containers,
+      decisions: this.#decisions,
+      health: () => this.#health(),
+    };
+  }
+
+  /** @throws OutcallError when Docker cannot be asked: then nothing may be torn down. */
+  async #attachedContainers(): Promise<readonly string[]> {
+    const networks = await this.#docker.networks.list();
+    return networks.flatMap(({ containers }) => containers.map(({ name }) => name));
+  }
+
+  async #health(): Promise<readonly PartHealth[]> {
+    const bridge = await this.#bridges.status();
+    const dns = this.#dns.status();
+    const proxy = this.#proxy?.status();
+    const isEnforcing = bridge.up && bridge.nftables === "active";
+    return [
+      {
+        name: "bridge",
+        state: isEnforcing ? "ok" : "failed",
+        detail: `${bridge.name} is ${bridge.up ? "up" : "down"}, nftables ${bridge.nftables}`,
+      },
+      { name: "rule_engine", state: "ok", detail: `${this.#policy.list().length} rule(s)` },
+      {
+        name: "dns",
+        state: dns.running ? "ok" : "failed",
+        detail: dns.running ? dns.listen_addresses.join(", ") : "not listening",
+      },
+      {
+        name: "proxy",
+        state: proxy?.running === false ? "failed" : "ok",
+        detail: proxy === undefined ? "disabled" : proxy.listen_addresses.join(", "),
+      },
+      this.#docker.health(),
+    ];
+  }
+}
+
+/**
+ * Runs the daemon until a signal ends it.
+ * @returns the exit code: 0 after a signal, 1 when start-up failed.
+ */
+export async function runDaemon(config: DaemonConfig): Promise<number> {
+  for (const directive of await configureLogs(config.logFormat)) {
+    logger("host_api").warn("OUTCALL_LOG: {directive} is not understood", { directive });
+  }
+  return await runUntilSignal(() => new Daemon(config).steps());
+}
