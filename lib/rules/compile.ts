@@ -7,7 +7,9 @@ import { type CelProblem, checkExpression } from "./check.ts";
 import { Definitions, type Expression } from "./definitions.ts";
 import { type Diagnostic, type Finding, Source, type Span } from "./diagnostic.ts";
 import { type RawFile, type RawRule, readDocument } from "./document.ts";
-import type { Expr } from "./ir.ts";
+import { costNs } from "./cost.ts";
+import { type Expr, parts } from "./ir.ts";
+import { PatternBudget } from "./pattern.ts";
 import { celEnvironment } from "./language.ts";
 import { LIMITS } from "./limits.ts";
 import { lowerExpression } from "./lower.ts";
@@ -38,18 +40,37 @@ interface Placed {
 /** Compiles one expression, or says what is wrong with it. */
 function compileExpression(
   environment: Environment,
+  patterns: PatternBudget,
   text: string,
 ): { expr: Expr; type: string } | CelProblem {
   const checked = checkExpression(environment, text);
   if (!checked.ok) return checked.problem;
-  const lowered = lowerExpression(checked.ast);
-  return lowered.ok ? { expr: lowered.expr, type: checked.type } : lowered.problem;
+  const lowered = lowerExpression(checked.ast, patterns);
+  if (!lowered.ok) return lowered.problem;
+  const { expr } = lowered;
+  if (costNs(expr) > LIMITS.conditionCostNs) return tooExpensive(expr);
+  return { expr, type: checked.type };
+}
+
+/** Points at the smallest part that is too expensive by itself: that is what has to change. */
+function tooExpensive(expr: Expr): CelProblem {
+  const inner = parts(expr).find((part) => costNs(part) > LIMITS.conditionCostNs);
+  if (inner !== undefined) return tooExpensive(inner);
+  const [start, end] = expr.at;
+  return {
+    code: "rules.too_expensive",
+    message: "CEL type error: on hostile input this could take longer than a millisecond",
+    hint: "Avoid loops inside loops, and long texts searched many times; split the rule.",
+    start,
+    end,
+  };
 }
 
 class Compiler {
   readonly errors: Diagnostic[] = [];
   readonly warnings: Diagnostic[] = [];
   readonly #environment = celEnvironment();
+  readonly #patterns = new PatternBudget();
   readonly #placed: Placed[] = [];
   /** Rule ids of all files, with where each was first used. */
   readonly #ids = new Map<string, string>();
@@ -64,6 +85,7 @@ class Compiler {
       raw.definitions,
       (diagnostic) => this.errors.push(diagnostic),
     );
+    this.#patterns.addRules(raw.rules.length);
     this.#checkDefinitions(source, definitions);
     for (const [position, rule] of raw.rules.entries()) {
       this.#addRule(source, rule, position, definitions);
@@ -94,7 +116,11 @@ class Compiler {
   #checkDefinitions(source: Source, definitions: Definitions): void {
     for (const [name, expanded] of definitions.expandAll()) {
       if (!expanded.ok) continue;
-      const compiled = compileExpression(this.#environment, expanded.expression.text);
+      const compiled = compileExpression(
+        this.#environment,
+        this.#patterns,
+        expanded.expression.text,
+      );
       if ("expr" in compiled) continue;
       definitions.refuse(name);
       // An error inside a definition that this one uses is reported there.
@@ -121,7 +147,7 @@ class Compiler {
     const expanded = definitions.expandCondition(rule.condition);
     if (!expanded.ok) return;
     const { expression } = expanded;
-    const compiled = compileExpression(this.#environment, expression.text);
+    const compiled = compileExpression(this.#environment, this.#patterns, expression.text);
     if (!("expr" in compiled)) {
       this.#celError(source, expression, compiled);
       return;

@@ -2,8 +2,17 @@
  * The one function that decides. Pure and synchronous: facts in, verdict out. Default is block.
  */
 import { CAN_BE_TRUE, Evaluation, FAILED, TRUE } from "./evaluate.ts";
+import type { Candidates } from "./index.ts";
 import type { CompiledRule, Policy } from "./policy.ts";
-import type { Egress, Facts, Layer, RuleRef, Verdict, VerdictReason } from "./types.ts";
+import {
+  DEFAULT_EGRESS,
+  type Egress,
+  type Facts,
+  type Layer,
+  type RuleRef,
+  type Verdict,
+  type VerdictReason,
+} from "./types.ts";
 
 /** Decision D25: what a tunnel may reach when neither `egress.ports` nor the condition says more. */
 const DEFAULT_TUNNEL_PORT = 443;
@@ -40,16 +49,26 @@ function ref(rule: CompiledRule): RuleRef {
   return { id: rule.id, file: rule.file, line: rule.line };
 }
 
+function allowed(rule: CompiledRule, egress: Egress): Verdict {
+  return { allowed: true, reason: "rule", rule: ref(rule), egress };
+}
+
 function blocked(reason: VerdictReason, rule: CompiledRule | null): Verdict {
   return { allowed: false, reason, rule: rule === null ? null : ref(rule), egress: null };
 }
 
 /**
- * Whether any rule that may serve this name later admits private addresses: all of them wait for the
- * same DNS answer. Ends at a block rule that holds for certain.
+ * Whether any rule left in `candidates` that may serve this name later admits private addresses: all of
+ * them wait for the same DNS answer. Ends at a block rule that holds for certain.
  */
-function anyAllowsPrivateIps(rules: Iterable<CompiledRule>, evaluation: Evaluation): boolean {
-  for (const rule of rules) {
+function anyAllowsPrivateIps(
+  policy: Policy,
+  candidates: Candidates,
+  evaluation: Evaluation,
+): boolean {
+  for (let i = candidates.next(); i >= 0; i = candidates.next()) {
+    const rule = policy.rules[i];
+    if (rule === undefined) break;
     const outcome = rule.evaluate(evaluation);
     if (rule.action === "block") {
       if (outcome === TRUE || outcome === FAILED) return false;
@@ -69,8 +88,11 @@ function anyAllowsPrivateIps(rules: Iterable<CompiledRule>, evaluation: Evaluati
  */
 export function decide(policy: Policy, layer: Layer, facts: Facts): Verdict {
   const evaluation = new Evaluation(facts, layer);
+  const candidates = policy.index.candidates(facts);
   let onlyPort: CompiledRule | null = null;
-  for (const [i, rule] of policy.rules.entries()) {
+  for (let i = candidates.next(); i >= 0; i = candidates.next()) {
+    const rule = policy.rules[i];
+    if (rule === undefined) break;
     const outcome = rule.evaluate(evaluation);
     if (rule.action === "block") {
       if (outcome === TRUE) return blocked("rule", rule);
@@ -82,15 +104,10 @@ export function decide(policy: Policy, layer: Layer, facts: Facts): Verdict {
       onlyPort ??= rule;
       continue;
     }
-    const egress: Egress = rule.egress ?? { mode: "proxy", allowPrivateIps: false, tls: "sni" };
-    const allowPrivateIps = egress.allowPrivateIps ||
-      (layer === "dns" && anyAllowsPrivateIps(policy.rules.slice(i + 1), evaluation));
-    return {
-      allowed: true,
-      reason: "rule",
-      rule: ref(rule),
-      egress: { ...egress, allowPrivateIps },
-    };
+    const egress = rule.egress ?? DEFAULT_EGRESS;
+    if (layer !== "dns" || egress.allowPrivateIps) return allowed(rule, egress);
+    const allowPrivateIps = anyAllowsPrivateIps(policy, candidates, evaluation);
+    return allowed(rule, { ...egress, allowPrivateIps });
   }
   return onlyPort === null ? blocked("default", null) : blocked("port", onlyPort);
 }

@@ -17,7 +17,7 @@ import type { Diagnostic, Finding, Source, Span } from "./diagnostic.ts";
 import { LIMITS } from "./limits.ts";
 import { type ScalarText, scalarText } from "./scalar.ts";
 import { nearest } from "./suggest.ts";
-import type { Egress } from "./types.ts";
+import { DEFAULT_EGRESS, type Egress } from "./types.ts";
 
 /** A rule as written, checked for shape only. */
 export interface RawRule {
@@ -49,9 +49,6 @@ const EGRESS_FIELDS = ["mode", "ports", "allow_private_ips", "tls"];
 
 const ID_PATTERN = /^[A-Za-z0-9][A-Za-z0-9_.-]*$/;
 const DEFINITION_NAME_PATTERN = /^[A-Za-z_][A-Za-z0-9_]*$/;
-
-/** Proxy, 443 for tunnels, no restricted addresses, server name checked. */
-const DEFAULT_EGRESS: Egress = { mode: "proxy", allowPrivateIps: false, tls: "sni" };
 
 /** Words people bring from other firewalls. */
 const ACTION_SYNONYMS: Readonly<Record<string, string>> = {

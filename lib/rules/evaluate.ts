@@ -8,12 +8,13 @@
  * bit operations. Nothing here throws; a failure is a value, because an exception in a block rule
  * must block and not escape (decision D9).
  */
-import { RE2JS } from "re2js";
 import { Cidr } from "../net/cidr.ts";
 import { isUnder } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";
+import { FACTS, isTooLarge } from "./facts.ts";
 import type { Constant, Expr, FunctionName } from "./ir.ts";
 import { type FactName, PENDING_FACTS } from "./language.ts";
+import { compilePattern } from "./pattern.ts";
 import type { Facts, Layer } from "./types.ts";
 
 /** May be, or become, true. */
@@ -252,8 +253,13 @@ function parseInteger(text: string): unknown {
   return Number.isSafeInteger(number) ? number : new Failure("the text is not a whole number");
 }
 
-function asciiCase(text: string, pattern: RegExp, offset: number): string {
-  return text.replace(pattern, (char) => String.fromCharCode(char.charCodeAt(0) + offset));
+/** Letters outside ASCII stay as they are, so that no name changes into another one. */
+function lowerAscii(text: string): string {
+  return text.replace(/[A-Z]+/g, (run) => run.toLowerCase());
+}
+
+function upperAscii(text: string): string {
+  return text.replace(/[a-z]+/g, (run) => run.toUpperCase());
 }
 
 function substring(text: string, start: unknown, end: unknown): unknown {
@@ -263,8 +269,18 @@ function substring(text: string, start: unknown, end: unknown): unknown {
     : text.substring(start, end);
 }
 
+/** Code points: a surrogate pair counts once. */
+function codePoints(text: string): number {
+  let count = 0;
+  for (let i = 0; i < text.length; i++) {
+    if ((text.codePointAt(i) ?? 0) > 0xffff) i++;
+    count++;
+  }
+  return count;
+}
+
 function size(value: unknown): unknown {
-  if (typeof value === "string") return [...value].length;
+  if (typeof value === "string") return codePoints(value);
   if (Array.isArray(value)) return value.length;
   return isMapValue(value) ? Object.keys(value).length : null;
 }
@@ -297,9 +313,9 @@ function apply(name: FunctionName, args: readonly unknown[]): unknown {
     case "bool":
       return parseBoolean(first);
     case "lowerAscii":
-      return asciiCase(first, /[A-Z]/g, 32);
+      return lowerAscii(first);
     case "upperAscii":
-      return asciiCase(first, /[a-z]/g, -32);
+      return upperAscii(first);
     case "trim":
       return first.trim();
     case "substring":
@@ -344,13 +360,14 @@ function split(text: string, separator: string, limit: unknown): unknown {
   return [...all.slice(0, limit - 1), all.slice(limit - 1).join(separator)];
 }
 
-/** Reads `network.hostname` and its like. */
+/** Reads a fact; one that is larger than the cost bound assumes is a failure. */
 function fact(name: FactName): Value {
-  const [namespace = "", field = ""] = name.split(".");
+  const { read, items, characters } = FACTS[name];
+  const tooLarge = new Failure(`${name} is too large`);
   return (evaluation) => {
-    const group = entry(evaluation.facts as MapValue, namespace) as MapValue | undefined;
-    const value = group?.[field];
-    return value === undefined ? evaluation.missing(name) : value;
+    const value = read(evaluation.facts);
+    if (value === undefined) return evaluation.missing(name);
+    return isTooLarge(value, items, characters) ? tooLarge : value;
   };
 }
 
@@ -439,7 +456,13 @@ function conditional(condition: Condition, then: Value, otherwise: Value): Value
     const outcome = condition(evaluation);
     if (outcome === TRUE) return then(evaluation);
     if (outcome === FALSE) return otherwise(evaluation);
-    return fromOutcome(outcome, evaluation);
+    if (outcome === FAILED) return new Failure(evaluation.failure);
+    // The value may still become known if one of the branches that are left open can.
+    const open = [
+      (outcome & CAN_BE_TRUE) === 0 ? NEVER : then(evaluation),
+      (outcome & CAN_BE_FALSE) === 0 ? NEVER : otherwise(evaluation),
+    ];
+    return open.every((value) => value === NEVER || value instanceof Failure) ? NEVER : PENDING;
   };
 }
 
@@ -631,7 +654,7 @@ export function compileCondition(expr: Expr): Condition {
     case "has":
       return hasKey(compileValue(expr.item), expr.key);
     case "matches": {
-      const pattern = RE2JS.compile(expr.pattern);
+      const pattern = compilePattern(expr.pattern);
       return onText(compileValue(expr.item), "matches()", (text) => pattern.test(text));
     }
     case "under": {

@@ -18,6 +18,10 @@ export const LIMITS = {
   expressionNodes: 50_000,
   /** Nested operators of one condition; the type checker and the evaluator recurse this deep. */
   expressionDepth: 400,
+  /** Loops inside loops. */
+  comprehensionDepth: 3,
+  /** Worst case of evaluating one condition on facts of any size (lib/rules/cost.ts). */
+  conditionCostNs: 1_000_000,
   /** Items of one list literal. */
   listItems: 10_000,
 } as const;

@@ -4,12 +4,13 @@
  * that no fact has.
  */
 import type { ASTNode } from "@marcbachmann/cel-js";
-import { RE2JS } from "re2js";
 import { messageOf } from "../errors.ts";
 import { Cidr } from "../net/cidr.ts";
 import { Hostname } from "../net/host.ts";
 import type { CelProblem } from "./check.ts";
 import type { Constant, Expr, FunctionName, Range } from "./ir.ts";
+import { LIMITS } from "./limits.ts";
+import { compilePattern, type PatternBudget } from "./pattern.ts";
 import {
   type FactName,
   fieldsOf,
@@ -54,8 +55,12 @@ function isFunctionName(name: string): name is FunctionName {
   return Object.hasOwn(RETURN_TYPES, name);
 }
 
-/** Variables in scope: name to slot and type. */
-type Scope = ReadonlyMap<string, { readonly slot: number; readonly type: ValueType }>;
+/** What lowering needs to know beside the tree. */
+interface Scope {
+  /** Slots of the comprehension variables by name. */
+  readonly variables: ReadonlyMap<string, number>;
+  readonly patterns: PatternBudget;
+}
 
 function isComparison(op: string): boolean {
   return ["==", "!=", "<", "<=", ">", ">=", "in"].includes(op);
@@ -96,7 +101,9 @@ function constant(node: ASTNode, value: unknown): Expr {
 
 /** The namespace that `node` names, unless a variable hides it. */
 function namespaceOf(node: ASTNode, scope: Scope): Namespace | null {
-  return node.op === "id" && !scope.has(node.args) && isNamespace(node.args) ? node.args : null;
+  return node.op === "id" && !scope.variables.has(node.args) && isNamespace(node.args)
+    ? node.args
+    : null;
 }
 
 function fact(node: ASTNode, namespace: Namespace, field: string): Expr {
@@ -202,7 +209,7 @@ function block(text: string, node: ASTNode): string {
   );
 }
 
-function pattern(node: ASTNode): string {
+function pattern(node: ASTNode, scope: Scope): string {
   if (node.op !== "value" || typeof node.args !== "string") {
     return refuse(
       node,
@@ -212,7 +219,7 @@ function pattern(node: ASTNode): string {
     );
   }
   try {
-    RE2JS.compile(node.args);
+    compilePattern(node.args, scope.patterns);
     return node.args;
   } catch (thrown) {
     return refuse(
@@ -241,7 +248,7 @@ function method(
     return {
       op: "matches",
       item: lower(receiver, scope),
-      pattern: pattern(first),
+      pattern: pattern(first, scope),
       type: "bool",
       at,
     };
@@ -307,9 +314,17 @@ function lowerComprehension(
       `Write: ${FUNCTIONS[op] ?? ""}`,
     );
   }
-  const slot = scope.size;
-  const inner = new Map(scope);
-  if (scope.has(variable.args) || isNamespace(variable.args)) {
+  const slot = scope.variables.size;
+  if (slot >= LIMITS.comprehensionDepth) {
+    return refuse(
+      node,
+      "rules.too_expensive",
+      `CEL type error: loops are nested more than ${LIMITS.comprehensionDepth} deep`,
+      "Split the condition.",
+    );
+  }
+  const inner = { ...scope, variables: new Map(scope.variables).set(variable.args, slot) };
+  if (scope.variables.has(variable.args) || isNamespace(variable.args)) {
     return refuse(
       variable,
       "rules.variable",
@@ -317,7 +332,6 @@ function lowerComprehension(
       "Give it a name of its own.",
     );
   }
-  inner.set(variable.args, { slot, type: "dyn" });
   return {
     op,
     list: lower(receiver, scope),
@@ -335,10 +349,8 @@ function lower(node: ASTNode, scope: Scope): Expr {
     case "value":
       return constant(node, node.args);
     case "id": {
-      const variable = scope.get(node.args);
-      if (variable !== undefined) {
-        return { op: "variable", slot: variable.slot, type: variable.type, at };
-      }
+      const slot = scope.variables.get(node.args);
+      if (slot !== undefined) return { op: "variable", slot, type: "dyn", at };
       return refuse(
         node,
         "rules.namespace_value",
@@ -410,10 +422,13 @@ export type Lowered =
   | { readonly ok: true; readonly expr: Expr }
   | { readonly ok: false; readonly problem: CelProblem };
 
-/** Turns a checked syntax tree into an expression. */
-export function lowerExpression(ast: ASTNode): Lowered {
+/**
+ * Turns a checked syntax tree into an expression.
+ * @param patterns Shared by all conditions of a rule set.
+ */
+export function lowerExpression(ast: ASTNode, patterns: PatternBudget): Lowered {
   try {
-    return { ok: true, expr: lower(ast, new Map()) };
+    return { ok: true, expr: lower(ast, { variables: new Map(), patterns }) };
   } catch (thrown) {
     if (thrown instanceof Refusal) return { ok: false, problem: thrown.problem };
     throw thrown;

@@ -3,6 +3,7 @@
  * and crosses isolates; each isolate builds its own functions from it.
  */
 import { compileCondition, type Condition } from "./evaluate.ts";
+import { HostIndex } from "./index.ts";
 import { type Expr, mentions } from "./ir.ts";
 import type { Egress, RuleRef } from "./types.ts";
 
@@ -39,6 +40,7 @@ export interface CompiledRule extends RuleData {
 export interface Policy {
   readonly generation: number;
   readonly rules: readonly CompiledRule[];
+  readonly index: HostIndex;
   /** The same as plain data, for other isolates: see {@linkcode buildPolicy}. */
   readonly data: PolicyData;
 }
@@ -50,7 +52,8 @@ export function buildPolicy(data: PolicyData): Policy {
     evaluate: compileCondition(rule.expr),
     mentionsPort: mentions(rule.expr, "network.port"),
   }));
-  return { generation: data.generation, rules, data };
+  const index = new HostIndex(data.rules.map(({ expr }) => expr));
+  return { generation: data.generation, rules, index, data };
 }
 
 /** The policy of a daemon without rules: everything is blocked. */

@@ -65,6 +65,9 @@ export interface Egress {
   readonly tls: "sni" | "any";
 }
 
+/** What an allow rule without `egress` grants. */
+export const DEFAULT_EGRESS: Egress = { mode: "proxy", allowPrivateIps: false, tls: "sni" };
+
 /** Names a rule and where it is written. */
 export interface RuleRef {
   readonly id: string;
