@@ -1,5 +1,6 @@
 /** The facts of a dry run, from JSON: checked strictly, and normalised as the enforcing layers do. */
 import { z } from "zod";
+import { RecordType, typeName } from "../dns/codes.ts";
 import { Hostname, parseHost } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";
 import type { Facts, Layer } from "../rules/types.ts";
@@ -26,10 +27,15 @@ const headers = z.record(z.string(), z.string()).transform((record) =>
   Object.fromEntries(Object.entries(record).map(([name, value]) => [name.toLowerCase(), value]))
 );
 
-/** A DNS record type by mnemonic or as `TYPE65280` (RFC 3597), in upper case. */
-export const recordType = z.string()
-  .regex(/^[A-Za-z][A-Za-z0-9]{0,15}$/, "expected a record type such as AAAA")
-  .transform((text) => text.toUpperCase());
+/** A DNS record type as rules see it, from a mnemonic or the form `TYPE65` (RFC 3597 §5). */
+export const recordType = z.string().transform((text, context) => {
+  const mnemonic = text.toUpperCase();
+  const number = /^TYPE([0-9]{1,5})$/.exec(mnemonic)?.[1];
+  if (number !== undefined && Number(number) <= 65_535) return typeName(Number(number));
+  if (Object.hasOwn(RecordType, mnemonic)) return mnemonic;
+  context.addIssue(`"${text}" is not a record type, such as AAAA or TYPE65`);
+  return z.NEVER;
+});
 
 /** A DNS name; an address is not one. */
 export const dnsName = z.string().transform((text, context) => {

@@ -140,6 +140,20 @@ Deno.test("GET /api/v1/dns/test judges what the DNS filter would know of the que
       http: { host: "example.com" },
       agent: { name: "review" },
     }]]);
+    const type = async (text: string): Promise<unknown> =>
+      field(await get(path, `/api/v1/dns/test?name=a.example&type=${text}`), "record_type");
+    deepEqual([await type("TYPE28"), await type("type65280"), await type("https")], [
+      "AAAA",
+      "TYPE65280",
+      "HTTPS",
+    ]);
+    const typo = await get(path, "/api/v1/dns/test?name=a.example&type=AAAAA");
+    equal(typo.status, 422);
+    equal(
+      field(typo, "error"),
+      'invalid query: field "type": "AAAAA" is not a record type, such as AAAA or TYPE65',
+    );
+    equal((await get(path, "/api/v1/dns/test?name=a.example&type=TYPE65536")).status, 422);
     equal((await get(path, "/api/v1/dns/test?name=1.2.3.4")).status, 422);
     equal((await get(path, "/api/v1/dns/test")).status, 422);
   }));
