@@ -1,13 +1,13 @@
 /**
- * What the demo and the tests need from the machine, and how a fresh Debian or Ubuntu gets it: with
- * apt-get, without questions, only what is missing. No service is started and no interface of the
- * real network is touched; Docker Engine runs in the lab's own namespaces only.
+ * What the demo, the tests and the benchmarks need from the machine, and how a fresh Debian or
+ * Ubuntu gets it: with apt-get, without questions, only what is missing. No service is started and
+ * no interface of the real network is touched; Docker Engine runs in the lab's own namespaces only.
  */
 import { fileURLToPath } from "node:url";
 import { hasTool } from "./lab/requirements.ts";
 
-/** What is being set up. The demo needs less than the tests. */
-export type Purpose = "demo" | "test";
+/** What is being set up. The demo needs less than the tests, the benchmarks need the peers. */
+export type Purpose = "demo" | "test" | "bench";
 
 /** A program, and the Debian packages that may bring it: the first that exists is taken. */
 interface Need {
@@ -44,6 +44,20 @@ const TEST: readonly Need[] = [
   need("script", "bsdutils"),
 ];
 
+const NEEDS: Readonly<Record<Purpose, readonly Need[]>> = {
+  demo: DEMO,
+  test: TEST,
+  bench: [
+    ...DEMO,
+    need("dnsperf", "dnsperf"),
+    need("wrk", "wrk"),
+    need("unbound", "unbound"),
+    need("dnsmasq", "dnsmasq-base"),
+    need("squid", "squid-openssl", "squid"),
+    need("tinyproxy", "tinyproxy-bin", "tinyproxy"),
+  ],
+};
+
 /**
  * apt-get with everything that could ask or wait for ever switched off. Debian starts what it
  * installs unless policy-rc.d forbids it; one that is there already is the administrator's.
@@ -59,13 +73,15 @@ apt-get -y -q --no-install-recommends -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=
   -o Acquire::Retries=3 -o Dpkg::Options::=--force-confold install "$@"
 `;
 
+/** Runs a program; what it prints is shown as progress, or not at all. */
 async function succeeds(
   program: string,
   args: readonly string[],
-  stdio: "inherit" | "null",
+  output: "progress" | "hidden",
 ): Promise<boolean> {
-  const { success } = await new Deno.Command(program, {
-    args: [...args],
+  const stdio = output === "progress" ? "inherit" : "null";
+  const { success } = await new Deno.Command("sh", {
+    args: ["-c", 'exec "$@" >&2', "sh", program, ...args],
     env: { DEBIAN_FRONTEND: "noninteractive", NEEDRESTART_MODE: "a" },
     stdin: "null",
     stdout: stdio,
@@ -82,13 +98,13 @@ async function distribution(): Promise<string> {
 
 async function firstKnown(packages: readonly string[]): Promise<string | undefined> {
   for (const name of packages) {
-    if (await succeeds("apt-cache", ["show", "--quiet=2", name], "null")) return name;
+    if (await succeeds("apt-cache", ["show", "--quiet=2", name], "hidden")) return name;
   }
   return packages[0];
 }
 
 async function installMissing(purpose: Purpose): Promise<string | null> {
-  const missing = (purpose === "demo" ? DEMO : TEST).filter(({ tool }) => !hasTool(tool));
+  const missing = NEEDS[purpose].filter(({ tool }) => !hasTool(tool));
   if (missing.length === 0) return null;
   const tools = missing.map(({ tool }) => tool).join(", ");
   if (!hasTool("apt-get")) {
@@ -96,15 +112,15 @@ async function installMissing(purpose: Purpose): Promise<string | null> {
     return `${await distribution()} has no apt-get, and these programs are missing: ${tools}.\n` +
       `Install them by hand (on Debian they are in: ${[...packages].join(" ")}), then run again.`;
   }
-  console.log(`Set-up: ${tools} missing; asking apt-get.`);
-  if (!await succeeds("apt-get", ["-q", "-o", "Acquire::Retries=3", "update"], "inherit")) {
+  console.error(`Set-up: ${tools} missing; asking apt-get.`);
+  if (!await succeeds("apt-get", ["-q", "-o", "Acquire::Retries=3", "update"], "progress")) {
     // Lists from before may do; whether they did shows below.
-    console.log("Set-up: apt-get update failed, trying with the package lists there are.");
+    console.error("Set-up: apt-get update failed, trying with the package lists there are.");
   }
   const packages = new Set<string>();
   for (const one of missing) packages.add(await firstKnown(one.packages) ?? one.tool);
-  console.log(`Set-up: installing ${[...packages].join(" ")}.`);
-  const installed = await succeeds("sh", ["-c", INSTALL, "sh", ...packages], "inherit");
+  console.error(`Set-up: installing ${[...packages].join(" ")}.`);
+  const installed = await succeeds("sh", ["-c", INSTALL, "sh", ...packages], "progress");
   const absent = missing.filter(({ tool }) => !hasTool(tool)).map(({ tool }) => tool);
   if (installed && absent.length === 0) return null;
   return `apt-get could not install ${absent.join(", ") || [...packages].join(", ")}.\n` +
@@ -132,7 +148,7 @@ async function fetchDependencies(): Promise<string | null> {
 }
 
 /**
- * Makes the machine ready. Prints what it does while it does something, nothing otherwise.
+ * Makes the machine ready. Says on standard error what it does, and nothing if all is there.
  * @returns null, or what is missing and what to do about it (for people).
  */
 export async function setUp(purpose: Purpose): Promise<string | null> {

@@ -6,6 +6,22 @@ import type { Process } from "./process.ts";
 const READY_TIMEOUT_MS = 20_000;
 const POLL_MS = 25;
 
+/** Tells its process id (exec keeps it) before it becomes the daemon. */
+const START = `
+echo $$
+if [ -n "$LOG_FILE" ]; then exec 2>"$LOG_FILE"; fi
+exec outcalld "$@"
+`;
+
+/** Where the log goes, and how much of it there is. */
+export interface LogOptions {
+  /**
+   * A file on the machine that gets the log at its default level. Without it everything goes to
+   * {@linkcode Daemon.log}, which is no way to measure a daemon: we would take part in its work.
+   */
+  readonly logFile?: string;
+}
+
 /** One `outcalld` process. */
 export class Daemon {
   private constructor(
@@ -19,10 +35,14 @@ export class Daemon {
    * Starts `outcalld` with `flags` and waits until it says that it is ready.
    * @throws Error with the daemon's log when it ends before, or takes too long.
    */
-  static async start(machine: Machine, flags: readonly string[]): Promise<Daemon> {
+  static async start(
+    machine: Machine,
+    flags: readonly string[],
+    { logFile }: LogOptions = {},
+  ): Promise<Daemon> {
     const process = machine.spawn(
-      ["bash", "-c", 'echo $$; exec outcalld "$@"', "outcalld", "--log-format", "json", ...flags],
-      { env: { OUTCALL_LOG: "debug" } },
+      ["bash", "-c", START, "outcalld", "--log-format", "json", ...flags],
+      { env: logFile === undefined ? { OUTCALL_LOG: "debug" } : { LOG_FILE: logFile } },
     );
     const pid = Number(await process.line("stdout", () => true));
     const daemon = new Daemon(machine, process, pid);

@@ -6,7 +6,7 @@
  *                   └──── unfiltered
  */
 import { type AgentPlace, DEFAULT_PLACE, startAgent } from "./agent.ts";
-import { Daemon } from "./daemon.ts";
+import { Daemon, type LogOptions } from "./daemon.ts";
 import { Engine } from "./engine.ts";
 import { Internet } from "./internet.ts";
 import { UPSTREAM_RESOLVER } from "./internet/world.ts";
@@ -30,7 +30,7 @@ export interface LabOptions {
 }
 
 /** How the daemon is started. */
-export interface DaemonOptions {
+export interface DaemonOptions extends LogOptions {
   /** Beside the defaults, such as `["--no-proxy"]`. */
   readonly flags?: readonly string[];
   /** File name to YAML text; they replace what is in /etc/outcall/rules.d. */
@@ -105,7 +105,7 @@ export class Lab implements AsyncDisposable {
   /** Writes the rule files and starts the real `outcalld` on the host. */
   async startDaemon(options: DaemonOptions = {}): Promise<Daemon> {
     if (options.rules !== undefined) await this.writeRules(options.rules);
-    return await Daemon.start(this.host, options.flags ?? []);
+    return await Daemon.start(this.host, options.flags ?? [], options);
   }
 
   /** Replaces every rule file on the host; nothing changes until a reload. */
