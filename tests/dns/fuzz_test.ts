@@ -1,0 +1,158 @@
+/** Mutated packets: the parsers and everything behind them must neither throw nor run on. */
+import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import { admitRecords, rebuildAnswer } from "../../lib/dns/answer.ts";
+import { buildRefusal, buildReply, udpReplyLimitBytes } from "../../lib/dns/build.ts";
+import { Rcode, RecordType } from "../../lib/dns/codes.ts";
+import { hostnameOf, nameText, wireNameOf } from "../../lib/dns/name.ts";
+import { parseQuery, parseResponse } from "../../lib/dns/parse.ts";
+import { Hostname } from "../../lib/net/host.ts";
+import { restrictedRange } from "../../lib/net/restricted.ts";
+import { decode, encodeQuery, encodeReply } from "./oracle.ts";
+import { hex, Random, SEED } from "./random.ts";
+
+const PACKETS = 50_000;
+
+/** Runs `check` on `packet`; a failure names what brings it back. */
+function replayable(packet: Uint8Array, check: () => void): void {
+  try {
+    check();
+  } catch (thrown) {
+    throw new Error(`OUTCALL_FUZZ_SEED=${SEED}, packet ${hex(packet)}`, { cause: thrown });
+  }
+}
+
+Deno.test(`parseQuery() survives ${PACKETS} mutated packets, and what it accepts is well formed`, () => {
+  const random = new Random();
+  const corpus = [
+    encodeQuery("example.com", "A"),
+    encodeQuery("a.very.long.name.with.many.labels.example.com", "AAAA", { opt: {} }),
+    encodeQuery("_dmarc.example.com", "TXT", {
+      opt: { dnssecOk: true, options: [{ code: 8, data: Uint8Array.of(0, 1, 24, 0, 1, 2, 3) }] },
+    }),
+    random.bytes(64),
+  ];
+  for (let i = 0; i < PACKETS; i++) {
+    const packet = random.mutate(random.pick(corpus));
+    replayable(packet, () => {
+      const parsed = parseQuery(packet);
+      if (parsed.kind === "refusal") assert.equal(decode(buildRefusal(parsed)).qr, true);
+      if (parsed.kind !== "query") return;
+      const { query } = parsed;
+      assert(query.question.name.length <= 255);
+      hostnameOf(query.question.name);
+      nameText(query.question.name);
+      const reply = buildReply(query, {
+        rcode: Rcode.NXDOMAIN,
+        authoritative: true,
+        answers: [],
+        authority: [],
+        ede: null,
+      }, udpReplyLimitBytes(query));
+      // Reply and query have the same question: no refusal is larger than what it answers.
+      assert.deepEqual(reply.subarray(12, 12 + query.questionBytes.length), query.questionBytes);
+      assert(reply.length <= packet.length);
+    });
+  }
+});
+
+Deno.test(`parseResponse() survives ${PACKETS} mutated packets, and no restricted address gets past`, () => {
+  const random = new Random(SEED + 1);
+  const hostname = Hostname.parse("example.com");
+  assert(hostname !== null);
+  const name = "example.com";
+  const questions = [RecordType.A, RecordType.HTTPS].map((type) => ({
+    name: wireNameOf(hostname),
+    type,
+  }));
+  const corpus = [
+    encodeReply({
+      id: 1,
+      name,
+      type: "A",
+      answers: [
+        { name, type: "CNAME", ttl: 60, data: "cdn.example.net" },
+        { name: "cdn.example.net", type: "A", ttl: 60, data: "93.184.216.34" },
+        { name: "cdn.example.net", type: "A", ttl: 60, data: "10.0.0.1" },
+      ],
+      opt: { dnssecOk: true },
+    }),
+    encodeReply({
+      id: 1,
+      name,
+      type: "A",
+      rcode: Rcode.NXDOMAIN,
+      authorities: [{
+        name: "com",
+        type: "SOA",
+        ttl: 60,
+        data: { mname: "a.example.com", rname: "b.example.com", minimum: 60 },
+      }],
+    }),
+    encodeReply({
+      id: 1,
+      name,
+      type: "UNKNOWN_65",
+      answers: [{
+        name,
+        type: "UNKNOWN_65",
+        ttl: 60,
+        data: Buffer.from([
+          0,
+          1,
+          0,
+          0,
+          1,
+          0,
+          3,
+          2,
+          104,
+          50,
+          0,
+          4,
+          0,
+          4,
+          10,
+          0,
+          0,
+          1,
+          0,
+          5,
+          0,
+          1,
+          9,
+        ]),
+      }],
+    }),
+  ];
+  for (let i = 0; i < PACKETS; i++) {
+    const packet = random.mutate(random.pick(corpus));
+    replayable(packet, () => {
+      const question = random.pick(questions);
+      const parsed = parseResponse(packet, 1, question);
+      if (parsed.kind !== "response") return;
+      const answer = rebuildAnswer(question, parsed.response, random.below(2) === 1);
+      if (answer === null) return;
+      const { records } = admitRecords(answer.answers, (ip) => restrictedRange(ip) === null);
+      for (const record of records) {
+        if (record.type !== RecordType.A) continue;
+        assert.notEqual(record.data[0], 10);
+      }
+      const asked = parseQuery(encodeQuery(name, "A", { opt: {} }));
+      assert(asked.kind === "query");
+      const reply = buildReply(asked.query, {
+        rcode: answer.rcode,
+        authoritative: false,
+        answers: records,
+        authority: answer.authority,
+        ede: null,
+      }, 1232);
+      assert(reply.length <= 1232);
+      // What we send is itself a reply that our own strict parser takes.
+      assert.equal(
+        parseResponse(reply, asked.query.id, asked.query.question).kind,
+        "response",
+      );
+    });
+  }
+});
