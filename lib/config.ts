@@ -4,6 +4,8 @@
  */
 import { Command, CommanderError, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { assertBridgeName } from "./bridge/names.ts";
+import { parseUpstreams, type Upstream } from "./dns/upstreams.ts";
+import { messageOf } from "./errors.ts";
 import type { LogFormat } from "./log.ts";
 import { Cidr } from "./net/cidr.ts";
 import { Ip } from "./net/ip.ts";
@@ -34,8 +36,8 @@ export interface DaemonConfig {
   readonly bridge: string;
   readonly rulesDir: string;
   readonly dns: ListenAddress;
-  /** `IP:port` list as given; null: the nameservers of /etc/resolv.conf. */
-  readonly dnsUpstream: string | null;
+  /** Asked in this order; null: the nameservers of /etc/resolv.conf. */
+  readonly dnsUpstreams: readonly Upstream[] | null;
   /** Null: `--no-proxy`. */
   readonly proxy: ListenAddress | null;
   readonly agentSocketPath: string;
@@ -92,13 +94,24 @@ function listen(address: string, portNumber: number): ListenAddress {
   return { address: address === "0.0.0.0" ? null : address, port: portNumber };
 }
 
-function bridgeName(text: string): string {
+/** What another part refuses, told as the fault of the flag's value. */
+function checked<T>(check: () => T): T {
   try {
-    assertBridgeName(text);
+    return check();
   } catch (thrown) {
-    throw new InvalidArgumentError(thrown instanceof Error ? thrown.message : String(thrown));
+    throw new InvalidArgumentError(messageOf(thrown));
   }
-  return text;
+}
+
+function bridgeName(text: string): string {
+  return checked(() => {
+    assertBridgeName(text);
+    return text;
+  });
+}
+
+function upstreams(text: string): readonly Upstream[] {
+  return checked(() => parseUpstreams(text));
 }
 
 /** S002-FR-030: canonical, at least a /24, wholly inside one private range (RFC 1918). */
@@ -175,6 +188,7 @@ function daemonCommand() {
     .option(
       "--dns-upstream <list>",
       "comma-separated upstream resolvers, IP[:port] (default: from /etc/resolv.conf)",
+      upstreams,
     )
     .addOption(
       new Option(
@@ -245,7 +259,7 @@ function configFrom(options: ReturnType<ReturnType<typeof daemonCommand>["opts"]
     bridge: options.bridge,
     rulesDir: options.rulesDir,
     dns: listen(options.dnsListen, options.dnsPort),
-    dnsUpstream: options.dnsUpstream ?? null,
+    dnsUpstreams: options.dnsUpstream ?? null,
     proxy: options.proxy ? options.proxyAddr : null,
     agentSocketPath: options.agentSocket,
     shimPath: options.shimHostPath,

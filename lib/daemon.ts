@@ -10,11 +10,12 @@ import { serveUnix, type UnixServer } from "./api/unix_server.ts";
 import { Bridges } from "./bridge/bridge.ts";
 import { isManagedName } from "./bridge/names.ts";
 import type { Segment } from "./bridge/segment.ts";
+import { checkCaFiles } from "./ca_files.ts";
 import type { DaemonConfig } from "./config.ts";
 import { DecisionLog } from "./decision.ts";
 import { logDecision } from "./decision_log_line.ts";
 import { DnsServer } from "./dns/server.ts";
-import { parseUpstreams, type Upstream, upstreamsFromResolvConf } from "./dns/upstreams.ts";
+import { upstreamsFromResolvConf } from "./dns/upstreams.ts";
 import { Docker } from "./docker/docker.ts";
 import { engineSocket } from "./docker/engine.ts";
 import { DEFAULT_NETWORK } from "./docker/managed.ts";
@@ -40,12 +41,6 @@ const NO_PROXY: ProxyService = {
   }),
 };
 
-function upstreams(config: DaemonConfig): readonly Upstream[] {
-  return config.dnsUpstream === null
-    ? upstreamsFromResolvConf(Deno.readTextFileSync("/etc/resolv.conf"))
-    : parseUpstreams(config.dnsUpstream);
-}
-
 function hostRoutes(): ReturnType<RouteNetlink["routes"]> {
   using netlink = new RouteNetlink();
   return netlink.routes();
@@ -67,6 +62,7 @@ class Daemon {
   constructor(config: DaemonConfig) {
     const block = Cidr.parse(config.subnetBlock);
     if (block === null) throw new RangeError(`"${config.subnetBlock}" is not a block`);
+    if (config.ca !== null) checkCaFiles(config.ca);
     this.#config = config;
     this.#block = block;
     this.#decisions.addSink(logDecision);
@@ -106,7 +102,8 @@ class Daemon {
     const { judge } = this.#policy;
     this.#dns = new DnsServer({
       ...config.dns,
-      upstreams: upstreams(config),
+      upstreams: config.dnsUpstreams ??
+        upstreamsFromResolvConf(Deno.readTextFileSync("/etc/resolv.conf")),
       agents,
       judge,
       decisions: this.#decisions,
