@@ -1,6 +1,6 @@
 /**
- * The real `Bridges` as a program, to run inside a lab machine: reads one {@linkcode Call} a line
- * from standard input and answers each with one {@linkcode Answer} on standard output.
+ * The real `Bridges` as a program, to run inside a lab machine: prints its process id, then reads
+ * one {@linkcode Call} a line from standard input and answers each with one {@linkcode Answer}.
  */
 import { createInterface } from "node:readline";
 import process from "node:process";
@@ -50,6 +50,7 @@ async function answer(bridges: Bridges, call: Call): Promise<Answer> {
 if (import.meta.main) {
   const options: BridgesOptions = JSON.parse(Deno.args[0] ?? "");
   const bridges = new Bridges(options);
+  console.log(Deno.pid);
   for await (const line of createInterface({ input: process.stdin })) {
     const call: Call = JSON.parse(line);
     console.log(JSON.stringify(await answer(bridges, call)));

@@ -40,6 +40,7 @@ export class RemoteFailure extends Error {
 
 /** One `Bridges` in a process of its own. */
 export class RemoteBridges {
+  readonly #machine: Machine;
   readonly #process: Process;
 
   /** @param prefix Put before the command line, to run it with fewer rights. */
@@ -49,6 +50,7 @@ export class RemoteBridges {
     prefix: readonly string[] = [],
   ) {
     const program = denoCommand(new URL("bridges_program.ts", import.meta.url));
+    this.#machine = machine;
     this.#process = machine.spawn([
       ...prefix,
       ...program,
@@ -58,7 +60,8 @@ export class RemoteBridges {
 
   /** Ends it without warning, as kill -9 does with the daemon. */
   async kill(): Promise<void> {
-    this.#process.kill("SIGKILL");
+    const pid = Number(await this.#process.line("stdout", () => true));
+    await this.#machine.kill(pid, "KILL");
     await this.#process.ended;
   }
 
@@ -92,6 +95,7 @@ export class RemoteBridges {
 
   /** @throws RemoteFailure */
   async #call<T>(call: Call): Promise<T> {
+    await this.#process.line("stdout", () => true); // it has started
     const printed = this.#process.stdout.length;
     await this.#process.tell(JSON.stringify(call));
     const answer: Answer & { result: T } = JSON.parse(
