@@ -5,6 +5,7 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { assertBridgeName } from "./bridge/names.ts";
 import { parseUpstreams, type Upstream } from "./dns/upstreams.ts";
+import { wholeNumber } from "./cli/values.ts";
 import { messageOf } from "./errors.ts";
 import type { LogFormat } from "./log.ts";
 import { Cidr } from "./net/cidr.ts";
@@ -59,16 +60,6 @@ export type Invocation =
   | { readonly kind: "run"; readonly config: DaemonConfig }
   | { readonly kind: "exit"; readonly code: number };
 
-function integer(least: number, most: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (!/^[0-9]+$/.test(text) || value < least || value > most) {
-      throw new InvalidArgumentError(`It must be a whole number from ${least} to ${most}.`);
-    }
-    return value;
-  };
-}
-
 function absolutePath(text: string): string {
   if (!text.startsWith("/") || text.includes("\0")) {
     throw new InvalidArgumentError("It must be an absolute path.");
@@ -82,7 +73,7 @@ function ipv4(text: string): string {
   return ip.text;
 }
 
-const port = integer(1, 65_535);
+const port = wholeNumber(1, 65_535);
 
 function addressAndPort(text: string): ListenAddress {
   const colon = text.lastIndexOf(":");
@@ -140,8 +131,8 @@ function rate(text: string): Rate {
     throw new InvalidArgumentError("It must be <count>/<seconds>, such as 100/10.");
   }
   return {
-    count: integer(1, 1_000_000)(match[1] ?? ""),
-    windowSecs: integer(1, 86_400)(match[2] ?? ""),
+    count: wholeNumber(1, 1_000_000)(match[1] ?? ""),
+    windowSecs: wholeNumber(1, 86_400)(match[2] ?? ""),
   };
 }
 
@@ -212,7 +203,7 @@ function daemonCommand() {
     .option(
       "--agent-timeout-secs, --agent-timeout <n>",
       "time limit of a permission check, in seconds",
-      integer(1, 300),
+      wholeNumber(1, 300),
       5,
     )
     .addOption(
@@ -234,13 +225,13 @@ function daemonCommand() {
     .option(
       "--intercept-leaf-ttl-secs <n>",
       "validity of generated leaf certificates, in seconds",
-      integer(60, 31_536_000),
+      wholeNumber(60, 31_536_000),
       86_400,
     )
     .option(
       "--intercept-body-cap-bytes <n>",
       "bytes buffered for http.body matching",
-      integer(0, 1_073_741_824),
+      wholeNumber(0, 1_073_741_824),
       1_048_576,
     )
     .option(

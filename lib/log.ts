@@ -7,6 +7,7 @@
  * `outcalld=debug,hyper=warn` do what they say.
  */
 import { configure, getLogger, type Logger, type LogLevel, type LogRecord } from "@logtape/logtape";
+import { printable } from "./printable.ts";
 
 /** The stable target names operators filter by. */
 export const TARGETS = [
@@ -85,9 +86,14 @@ function targetName(record: LogRecord): string {
   return record.category[1] ?? record.category[0] ?? "";
 }
 
+/** Values come from agents too: nothing in them may steer the terminal (CWE-150). */
+function valueText(value: unknown): string {
+  return printable(typeof value === "string" ? value : Deno.inspect(value, { colors: false }));
+}
+
 /** The message with its values in place: LogTape hands over text and values in turn. */
 function messageText(record: LogRecord): string {
-  return record.message.map((part, i) => i % 2 === 0 ? part : display(part)).join("");
+  return record.message.map((part, i) => i % 2 === 0 ? part : valueText(part)).join("");
 }
 
 function textLine(record: LogRecord, colour: boolean): string {
@@ -105,15 +111,6 @@ function jsonLine(record: LogRecord): string {
     message: messageText(record),
     ...record.properties,
   }) + "\n";
-}
-
-/** Values come from agents too: control characters must not reach a terminal (CWE-150). */
-function display(value: unknown): string {
-  const text = typeof value === "string" ? value : Deno.inspect(value, { colors: false });
-  return text.replace(
-    /\p{Cc}/gu,
-    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
 }
 
 /**
