@@ -1,14 +1,14 @@
 /**
  * The one function that decides. Pure and synchronous: facts in, verdict out. Default is block.
  */
-import { CAN_BE_TRUE, Evaluation, FAILED, TRUE } from "./evaluate.ts";
+import { CAN_BE_TRUE, Evaluation, FAILED, type Outcome, TRUE } from "./evaluate.ts";
 import type { Candidates } from "./index.ts";
 import type { CompiledRule, Policy } from "./policy.ts";
 import {
   DEFAULT_EGRESS,
-  type Egress,
   type Facts,
   type Layer,
+  type RuleFailure,
   type RuleRef,
   type Verdict,
   type VerdictReason,
@@ -49,34 +49,84 @@ function ref(rule: CompiledRule): RuleRef {
   return { id: rule.id, file: rule.file, line: rule.line };
 }
 
-function allowed(rule: CompiledRule, egress: Egress): Verdict {
-  return { allowed: true, reason: "rule", rule: ref(rule), egress };
-}
+/** Failures that one verdict carries: a policy full of failing rules must not make it grow. */
+const MAX_FAILURES = 8;
 
-function blocked(reason: VerdictReason, rule: CompiledRule | null): Verdict {
-  return { allowed: false, reason, rule: rule === null ? null : ref(rule), egress: null };
-}
+/** Judges one attempt; lives as long as that takes. */
+class Judgement {
+  readonly #evaluation: Evaluation;
+  readonly #candidates: Candidates;
+  readonly #failures: RuleFailure[] = [];
 
-/**
- * Whether any rule left in `candidates` that may serve this name later admits private addresses: all of
- * them wait for the same DNS answer. Ends at a block rule that holds for certain.
- */
-function anyAllowsPrivateIps(
-  policy: Policy,
-  candidates: Candidates,
-  evaluation: Evaluation,
-): boolean {
-  for (let i = candidates.next(); i >= 0; i = candidates.next()) {
-    const rule = policy.rules[i];
-    if (rule === undefined) break;
-    const outcome = rule.evaluate(evaluation);
-    if (rule.action === "block") {
-      if (outcome === TRUE || outcome === FAILED) return false;
-    } else if ((outcome & CAN_BE_TRUE) !== 0 && rule.egress?.allowPrivateIps === true) {
-      return true;
-    }
+  constructor(readonly policy: Policy, readonly layer: Layer, readonly facts: Facts) {
+    this.#evaluation = new Evaluation(facts, layer);
+    this.#candidates = policy.index.candidates(facts);
   }
-  return false;
+
+  verdict(): Verdict {
+    let onlyPort: CompiledRule | null = null;
+    for (let rule = this.#next(); rule !== null; rule = this.#next()) {
+      const outcome = this.#evaluate(rule);
+      if (rule.action === "block") {
+        if (outcome === TRUE) return this.#blocked("rule", rule);
+        if (outcome === FAILED) return this.#blocked("rule_error", rule);
+      } else if ((outcome & CAN_BE_TRUE) !== 0) {
+        if (admitsPort(rule, this.layer, this.facts)) return this.#allowed(rule);
+        onlyPort ??= rule;
+      }
+    }
+    return onlyPort === null ? this.#blocked("default", null) : this.#blocked("port", onlyPort);
+  }
+
+  #next(): CompiledRule | null {
+    const position = this.#candidates.next();
+    return position < 0 ? null : this.policy.rules[position] ?? null;
+  }
+
+  #evaluate(rule: CompiledRule): Outcome {
+    const outcome = rule.evaluate(this.#evaluation);
+    if (outcome === FAILED && this.#failures.length < MAX_FAILURES) {
+      this.#failures.push({ ...ref(rule), message: this.#evaluation.failure });
+    }
+    return outcome;
+  }
+
+  #allowed(rule: CompiledRule): Verdict {
+    const egress = rule.egress ?? DEFAULT_EGRESS;
+    const allowPrivateIps = egress.allowPrivateIps ||
+      (this.layer === "dns" && this.#anotherAllowsPrivateIps());
+    return this.#finish({
+      allowed: true,
+      reason: "rule",
+      rule: ref(rule),
+      egress: { ...egress, allowPrivateIps },
+    });
+  }
+
+  /**
+   * Whether a later rule that may serve this name admits private addresses: all of them wait for the
+   * same DNS answer. Ends at a block rule that holds for certain.
+   */
+  #anotherAllowsPrivateIps(): boolean {
+    for (let rule = this.#next(); rule !== null; rule = this.#next()) {
+      const outcome = this.#evaluate(rule);
+      if (rule.action === "block") {
+        if (outcome === TRUE || outcome === FAILED) return false;
+      } else if ((outcome & CAN_BE_TRUE) !== 0 && rule.egress?.allowPrivateIps === true) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  #blocked(reason: VerdictReason, rule: CompiledRule | null): Verdict {
+    const named = rule === null ? null : ref(rule);
+    return this.#finish({ allowed: false, reason, rule: named, egress: null });
+  }
+
+  #finish(verdict: Verdict): Verdict {
+    return this.#failures.length === 0 ? verdict : { ...verdict, failures: this.#failures };
+  }
 }
 
 /**
@@ -87,27 +137,5 @@ function anyAllowsPrivateIps(
  * the later layer judges again.
  */
 export function decide(policy: Policy, layer: Layer, facts: Facts): Verdict {
-  const evaluation = new Evaluation(facts, layer);
-  const candidates = policy.index.candidates(facts);
-  let onlyPort: CompiledRule | null = null;
-  for (let i = candidates.next(); i >= 0; i = candidates.next()) {
-    const rule = policy.rules[i];
-    if (rule === undefined) break;
-    const outcome = rule.evaluate(evaluation);
-    if (rule.action === "block") {
-      if (outcome === TRUE) return blocked("rule", rule);
-      if (outcome === FAILED) return blocked("rule_error", rule);
-      continue;
-    }
-    if ((outcome & CAN_BE_TRUE) === 0) continue;
-    if (!admitsPort(rule, layer, facts)) {
-      onlyPort ??= rule;
-      continue;
-    }
-    const egress = rule.egress ?? DEFAULT_EGRESS;
-    if (layer !== "dns" || egress.allowPrivateIps) return allowed(rule, egress);
-    const allowPrivateIps = anyAllowsPrivateIps(policy, candidates, evaluation);
-    return allowed(rule, { ...egress, allowPrivateIps });
-  }
-  return onlyPort === null ? blocked("default", null) : blocked("port", onlyPort);
+  return new Judgement(policy, layer, facts).verdict();
 }

@@ -24,7 +24,7 @@ const HOST = { items: 0, characters: 255 };
 const WORD = { items: 0, characters: 128 };
 /** What the proxy accepts as the head of a request. */
 const PATH = { items: 0, characters: 8192 };
-const HEADERS = { items: 256, characters: 65_536 };
+const HEADERS = { items: 256, characters: 16_384 };
 /** What the agent API's body may hold. */
 const ARGUMENTS = { items: 1024, characters: 65_536 };
 const TEXT = { items: 0, characters: 32_768 };

@@ -40,6 +40,7 @@ export interface CompiledRule extends RuleData {
 export interface Policy {
   readonly generation: number;
   readonly rules: readonly CompiledRule[];
+  readonly byId: ReadonlyMap<string, CompiledRule>;
   readonly index: HostIndex;
   /** The same as plain data, for other isolates: see {@linkcode buildPolicy}. */
   readonly data: PolicyData;
@@ -53,7 +54,8 @@ export function buildPolicy(data: PolicyData): Policy {
     mentionsPort: mentions(rule.expr, "network.port"),
   }));
   const index = new HostIndex(data.rules.map(({ expr }) => expr));
-  return { generation: data.generation, rules, index, data };
+  const byId = new Map(rules.map((rule) => [rule.id, rule]));
+  return { generation: data.generation, rules, byId, index, data };
 }
 
 /** The policy of a daemon without rules: everything is blocked. */

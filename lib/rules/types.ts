@@ -88,6 +88,11 @@ export type VerdictReason =
   /** No rule matched: default deny. */
   | "default";
 
+/** A rule whose condition could not be evaluated, and why; for the operator, never for the agent. */
+export interface RuleFailure extends RuleRef {
+  readonly message: string;
+}
+
 /** The policy's answer for one attempt at one layer. */
 export interface Verdict {
   readonly allowed: boolean;
@@ -96,4 +101,6 @@ export interface Verdict {
   readonly rule: RuleRef | null;
   /** The deciding allow rule's egress; null when blocked. */
   readonly egress: Egress | null;
+  /** Rules that failed on the way, the first few; absent when there are none (decision D9). */
+  readonly failures?: readonly RuleFailure[];
 }
