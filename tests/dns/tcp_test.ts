@@ -1,0 +1,58 @@
+/** Slow clients, against a listener whose patience is short. */
+import assert from "node:assert/strict";
+import { DecisionLog } from "../../lib/decision.ts";
+import { DnsCache } from "../../lib/dns/cache.ts";
+import { DnsFilter } from "../../lib/dns/filter.ts";
+import { readTcpMessage, writeTcpMessage } from "../../lib/dns/framing.ts";
+import { Resolver } from "../../lib/dns/resolver.ts";
+import { listenTcp } from "../../lib/dns/tcp.ts";
+import { UpstreamClient } from "../../lib/dns/upstream.ts";
+import { Waiting } from "../../lib/dns/waiting.ts";
+import { encodeQuery } from "./oracle.ts";
+import { ownAddress, ownPort, TestDirectory, TestPolicy } from "./support.ts";
+
+/** A client of a listener that waits 200 ms for progress. */
+async function withClient(run: (conn: Deno.TcpConn) => Promise<void>): Promise<void> {
+  const agents = new TestDirectory();
+  agents.add("127.0.0.1", "coder");
+  const filter = new DnsFilter({
+    agents,
+    judge: new TestPolicy([]).judge,
+    decisions: new DecisionLog(),
+    resolver: new Resolver(new DnsCache(), new UpstreamClient([])),
+    waiting: new Waiting(),
+  });
+  const [hostname, port] = [ownAddress(), ownPort()];
+  const listener = listenTcp(filter, hostname, port, { idleMs: 200 });
+  using conn = await Deno.connect({ hostname, port });
+  await run(conn);
+  await listener.close();
+}
+
+/** Settles when the server closed the connection. */
+async function closed(conn: Deno.Conn): Promise<void> {
+  while (await readTcpMessage(conn).catch(() => null) !== null);
+}
+
+Deno.test("an idle TCP connection is closed (S007-FR-020)", async () => {
+  await withClient(closed);
+});
+
+Deno.test("a client that sends a byte now and then is closed (ADV-DNS-13)", async () => {
+  await withClient(async (conn) => {
+    const dribble = setInterval(() => void conn.write(Uint8Array.of(0)).catch(() => {}), 50);
+    await conn.write(Uint8Array.of(0x40));
+    await closed(conn);
+    clearInterval(dribble);
+  });
+});
+
+Deno.test("a client that asks without ever reading is closed", async () => {
+  await withClient(async (conn) => {
+    const query = encodeQuery("blocked.test", "A", { opt: {} });
+    // Writing fails once the server gave up, however large the socket buffers are.
+    await assert.rejects(async () => {
+      for (;;) await writeTcpMessage(conn, query);
+    });
+  });
+});
