@@ -26,9 +26,9 @@ const HOST_PORT = 2222;
 
 const COLUMNS: readonly Column[] = [
   { title: "", width: 2 },
-  { title: "The agent tries", width: 32 },
-  { title: "Decided by", width: 24 },
-  { title: "The client saw", width: 19 },
+  { title: "The agent tries", width: 37 },
+  { title: "Decided by", width: 21 },
+  { title: "The client saw", width: 17 },
   { title: "The server saw", width: 15 },
 ];
 
@@ -45,7 +45,12 @@ function print(row: Row): void {
   for (const reason of row.broken) console.log(paint(`    broken: ${reason}`, 31));
 }
 
-async function act(stage: Stage, attempts: readonly Attempt[]): Promise<boolean[]> {
+async function act(
+  title: string,
+  stage: Stage,
+  attempts: readonly Attempt[],
+): Promise<boolean[]> {
+  console.log(`\n${title}`);
   const kept: boolean[] = [];
   for (const attempt of attempts) {
     const row = await tryPromise(stage, attempt);
@@ -73,15 +78,15 @@ async function show(): Promise<boolean> {
   const host = { gateway, uplink: HOST_ADDRESS, control: UNFILTERED_GATEWAY };
 
   console.log(renderHead(COLUMNS));
-  const kept = await act(running, [
-    ...ALLOWED,
-    ...BLOCKED,
-    ...blockedOnHost(host, HOST_PORT, listener),
-  ]);
+  const kept = await act("What the rule allows", running, ALLOWED);
+  kept.push(...await act("Everything else", running, BLOCKED));
+  const onHost = blockedOnHost(host, HOST_PORT, listener);
+  kept.push(...await act("The host itself", running, onHost));
   await daemon.kill();
-  kept.push(...await act({ ...running, daemonRuns: false }, DAEMON_DEAD));
+  const dead = { ...running, daemonRuns: false };
+  kept.push(...await act("After kill -9 of outcalld", dead, DAEMON_DEAD));
   await lab.startDaemon();
-  kept.push(...await act(running, DAEMON_BACK));
+  kept.push(...await act("After its restart", running, DAEMON_BACK));
 
   const good = kept.filter(Boolean).length;
   const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);

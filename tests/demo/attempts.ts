@@ -41,6 +41,36 @@ const CURL = ["curl", "-sS", "-o", "/dev/null", "-m", "3", "-w", "%{http_code}"]
 const DIG = ["dig", "+noall", "+comments", "+answer", "+time=1", "+tries=1"];
 const NO_ANSWER = /timed out/;
 
+const ALLOWED_HTTPS: Attempt = {
+  title: "curl https://api.openai.com/v1/models",
+  argv: [...CURL, "https://api.openai.com/v1/models"],
+  proxied: true,
+  arrives: { port: 443, name: "api.openai.com" },
+  allowed: true,
+  layer: "sni",
+  client: /^401$/m,
+};
+
+const BLOCKED_TCP: Attempt = {
+  title: "nc -zv 1.1.1.1 443",
+  argv: ["nc.openbsd", "-zv", "-w", "2", "1.1.1.1", "443"],
+  proxied: false,
+  arrives: { to: "1.1.1.1", protocol: "tcp" },
+  allowed: false,
+  layer: "kernel",
+  client: NO_ANSWER,
+};
+
+const BLOCKED_DNS: Attempt = {
+  title: "dig example.com @8.8.8.8",
+  argv: [...DIG, "example.com", "@8.8.8.8"],
+  proxied: false,
+  arrives: { to: "8.8.8.8" },
+  allowed: false,
+  layer: "kernel",
+  client: NO_ANSWER,
+};
+
 /** Through the front door: the one host of the rule, by each protocol the rule covers. */
 export const ALLOWED: readonly Attempt[] = [
   {
@@ -52,15 +82,7 @@ export const ALLOWED: readonly Attempt[] = [
     layer: "dns",
     client: /104\.18\.6\.192/,
   },
-  {
-    title: "curl https://api.openai.com/v1/models",
-    argv: [...CURL, "https://api.openai.com/v1/models"],
-    proxied: true,
-    arrives: { port: 443, name: "api.openai.com" },
-    allowed: true,
-    layer: "sni",
-    client: /^401$/m,
-  },
+  ALLOWED_HTTPS,
   {
     title: "curl http://api.openai.com/v1/models",
     argv: [...CURL, "http://api.openai.com/v1/models"],
@@ -92,15 +114,7 @@ export const BLOCKED: readonly Attempt[] = [
     layer: "dns",
     client: /NXDOMAIN/,
   },
-  {
-    title: "dig example.com @8.8.8.8",
-    argv: [...DIG, "example.com", "@8.8.8.8"],
-    proxied: false,
-    arrives: { to: "8.8.8.8" },
-    allowed: false,
-    layer: "kernel",
-    client: NO_ANSWER,
-  },
+  BLOCKED_DNS,
   {
     title: "dig +tcp example.com @1.1.1.1",
     argv: [...DIG, "+tcp", "example.com", "@1.1.1.1"],
@@ -191,15 +205,7 @@ export const BLOCKED: readonly Attempt[] = [
     layer: "kernel",
     client: NO_ANSWER,
   },
-  {
-    title: "nc -zv 1.1.1.1 443",
-    argv: ["nc.openbsd", "-zv", "-w", "2", "1.1.1.1", "443"],
-    proxied: false,
-    arrives: { to: "1.1.1.1", protocol: "tcp" },
-    allowed: false,
-    layer: "kernel",
-    client: NO_ANSWER,
-  },
+  BLOCKED_TCP,
   {
     title: "UDP port 443 (QUIC) to 1.1.1.1",
     argv: ["bash", "-c", "echo hi | nc.openbsd -u -w 1 1.1.1.1 443 | grep . || echo no answer"],
@@ -246,17 +252,12 @@ export function blockedOnHost(
   ];
 }
 
-/** After kill -9: what was allowed and what was not. */
+/** While no daemon runs: the way out that was allowed is gone, and no other has opened. */
 export const DAEMON_DEAD: readonly Attempt[] = [
-  ...ALLOWED.filter(({ proxied }) => proxied).slice(0, 1).map((allowed) => ({
-    ...allowed,
-    allowed: false,
-    layer: "none" as const,
-    client: /Connection refused|[Tt]imed out|Could not connect/,
-  })),
-  ...BLOCKED.filter(({ argv }) => argv[0] === "nc.openbsd" || argv[0] === "ping"),
-].map((attempt) => ({ ...attempt, title: `daemon killed: ${attempt.title}` }));
+  { ...ALLOWED_HTTPS, allowed: false, layer: "none", client: /Couldn't connect|timed out/ },
+  BLOCKED_TCP,
+  BLOCKED_DNS,
+];
 
 /** After the restart. */
-export const DAEMON_BACK: readonly Attempt[] = ALLOWED.filter(({ proxied }) => proxied).slice(0, 1)
-  .map((attempt) => ({ ...attempt, title: `daemon restarted: ${attempt.title}` }));
+export const DAEMON_BACK: readonly Attempt[] = [ALLOWED_HTTPS, BLOCKED_TCP];

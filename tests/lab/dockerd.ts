@@ -38,8 +38,9 @@ async function run(program: string, args: readonly string[]): Promise<string> {
   return decoder.decode(result.stdout);
 }
 
-/** Where `program` lies on this machine. */
+/** Where `program` lies on this machine; a path stands for itself. */
 async function find(program: string): Promise<string> {
+  if (program.startsWith("/")) return program;
   for (const folder of ["/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/local/bin"]) {
     const path = `${folder}/${program}`;
     if (await Deno.stat(path).then((info) => info.isFile, () => false)) return path;
@@ -63,8 +64,8 @@ const ETC: Readonly<Record<string, string>> = {
 };
 
 /**
- * Makes image `name` (with tag) out of `binaries` of this machine, such as `curl` or `dig`, with
- * their libraries; `python3` brings its standard library. No registry is needed.
+ * Makes image `name` (with tag) out of `binaries` of this machine, such as `curl` or an absolute
+ * path, with their libraries; `python3` brings its standard library. No registry is needed.
  * @param files Further files by absolute path, such as a CA certificate.
  * @param labels Labels of the image.
  */

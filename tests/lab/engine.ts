@@ -11,7 +11,7 @@ const POLL_MS = 50;
 
 /** Clients that agents of the lab have; what is in an image and what the demo uses. */
 export const CLIENTS: readonly string[] = [
-  ...["bash", "cat", "ls", "sleep", "env", "id", "timeout", "getent", "ip"],
+  ...["bash", "cat", "ls", "sleep", "env", "id", "timeout", "getent", "ip", "stty"],
   ...["curl", "dig", "nc", "ping", "python3"],
 ];
 
@@ -42,6 +42,11 @@ export class Engine implements AsyncDisposable {
   /** Runs the `docker` command. */
   docker(args: readonly string[], options: RunOptions = {}): Promise<Finished> {
     return this.machine.run(["docker", ...args], options);
+  }
+
+  /** Runs a `docker` command that must succeed; returns its standard output. */
+  must(args: readonly string[], options: RunOptions = {}): Promise<string> {
+    return this.machine.must(["docker", ...args], options);
   }
 
   /**

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { Lab, UNFILTERED_ADDRESS } from "./lab.ts";
+import { HOST_ADDRESS, Lab, UNFILTERED_ADDRESS } from "./lab.ts";
 import { EXAMPLE_ADDRESS, UPSTREAM_RESOLVER } from "./internet/world.ts";
 import { connect, Machine } from "./machine.ts";
 import { expectBlocked, InconclusiveError } from "./probe.ts";
@@ -146,4 +146,29 @@ labTest("a machine ends when the process that made it is killed", { tools: TOOLS
   await maker.status;
   await reader.cancel();
   await eventually("the machine's process is gone", async () => !await exists(`/proc/${sleeper}`));
+});
+
+labTest("with Docker, the host runs a real engine whose containers reach the internet", {
+  tools: [...TOOLS, "dockerd", "docker", "iptables"],
+}, async () => {
+  await using lab = await Lab.create({ docker: true });
+  assert.ok(lab.engine !== null);
+  await lab.engine.importClients("python:3.12", lab.internet.rootPem);
+  await lab.engine.must(["network", "create", "--subnet", "10.5.0.0/24", "plain"]);
+  const mark = await lab.witness.mark();
+  const curl = await lab.engine.must([
+    ...["run", "--rm", "--network", "plain", "python:3.12"],
+    ...["curl", "-sS", "-w", " %{http_code}", "https://example.com/from-a-container"],
+  ]);
+  assert.equal(curl, "GET /from-a-container at example.com\n 200");
+  const { receipts } = await lab.witness.since(mark, { name: "example.com", port: 443 });
+  assert.deepEqual(receipts.map(({ kind, from }) => ({ kind, from })), [
+    { kind: "tls", from: HOST_ADDRESS },
+    { kind: "http", from: HOST_ADDRESS },
+  ]);
+  assert.equal(
+    (await lab.control(["ping", "-c1", "-W2", "1.1.1.1"])).code,
+    0,
+    "control still works",
+  );
 });
