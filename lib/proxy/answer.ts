@@ -27,7 +27,8 @@ export function answerForm(fields: readonly Field[], method: string): AnswerForm
  */
 export function refusalAnswer(refusal: Refusal, decision: Decision, form: AnswerForm): Uint8Array {
   const blocked = refusal.status === 403;
-  const { layer, reason, id } = decision;
+  const { layer, reason } = refusal;
+  const { id } = decision;
   const what = describe(decision);
   const subject = what === null ? "" : `${what}: `;
   const error = `${blocked ? "Blocked by outcall: " : ""}${subject}${refusal.message}` +

@@ -81,7 +81,8 @@ async function readClientHello(client: BufferedConn, limitMs: number): Promise<C
       const result = parseClientHello(client.buffered);
       if (result.kind === "hello") return result;
       if (result.kind === "refused") throw new Refusal(400, "sni", result.reason, result.problem);
-      if (!await client.fill()) {
+      // A reset counts as an end: an attempt that breaks off here is recorded like any other.
+      if (!await client.fill().catch(() => false)) {
         throw new Refusal(400, "sni", "not_tls", "the client closed before its ClientHello");
       }
     }

@@ -57,7 +57,7 @@ interface Client {
   readonly gateway: string;
   /** As the kernel reported it. */
   readonly source: string;
-  /** What it is being served; null between requests. */
+  /** What it is being served; null while no request has arrived. */
   exchange: Exchange | null;
 }
 
@@ -246,9 +246,9 @@ export class ProxyServer implements GatewayService, ProxyService {
     const exchange = new Exchange(agent, {}, stream);
     let form = PLAIN;
     try {
-      client.exchange = exchange;
       const head = await this.#readHead(stream);
       if (head === null) return false;
+      client.exchange = exchange;
       if (head.kind === "health") {
         await stream.write(healthAnswer());
         await closeAfterAnswer(stream, LINGER_MS);
@@ -343,17 +343,10 @@ export class ProxyServer implements GatewayService, ProxyService {
   }
 
   #record(decision: NewDecision): Decision {
-    const recorded = this.#options.decisions.record(decision);
-    const { id, source, layer, verdict, reason } = recorded;
-    const { host = "-", port = "-", method = "-" } = recorded.attempt;
-    const told = { id, source, host, port, method, layer, reason };
-    if (verdict === "allow") {
-      log.debug("allowed {method} {host}:{port} for {source} ({layer}, {id})", told);
-    } else {
-      if (reason !== "upstream_failed") this.#requestsBlocked++;
-      log.warn("blocked {method} {host}:{port} for {source}: {reason} ({layer}, {id})", told);
-    }
-    return recorded;
+    const { verdict, reason } = decision;
+    // What upstream fails at is no block of ours.
+    if (verdict === "block" && reason !== "upstream_failed") this.#requestsBlocked++;
+    return this.#options.decisions.record(decision);
   }
 }
 

@@ -105,17 +105,13 @@ export function closeQuietly(conn: Deno.Conn): void {
 
 /**
  * Closes after a last answer so that the client can read it: closing with unread bytes makes the
- * kernel send a reset, which discards the answer on its way. Reads on for at most `limitMs` and
- * 64 KiB.
+ * kernel send a reset, which discards the answer on its way. Reads on for at most `limitMs`.
  */
 export async function closeAfterAnswer(client: BufferedConn, limitMs: number): Promise<void> {
   const timer = setTimeout(() => client.close(), limitMs);
   try {
     await client.conn.closeWrite();
-    for (let drained = 0; drained < 64 * 1024;) {
-      if (!await client.fill()) break;
-      drained += client.take(client.buffered.length).length;
-    }
+    do client.take(client.buffered.length); while (await client.fill());
   } catch {
     // The client went first.
   } finally {

@@ -1,0 +1,239 @@
+import assert from "node:assert/strict";
+import { DecisionLog } from "../../lib/decision.ts";
+import { OutcallError } from "../../lib/errors.ts";
+import { ProxyServer } from "../../lib/proxy/server.ts";
+import {
+  AGENT,
+  connectRequest,
+  eventually,
+  getRequest,
+  Lab,
+  ok,
+  Origin,
+  RawClient,
+} from "./support.ts";
+
+const ANYTHING = { condition: "true" };
+
+Deno.test("a source outside every managed network is closed without an answer, and recorded (D5, S006-EC-015)", async () => {
+  await using origin = Origin.answering(ok("x"));
+  await using lab = await Lab.start({ rules: [ANYTHING], agents: { identify: () => null } });
+  assert.equal(await lab.exchange(getRequest(`http://a.example:${origin.port}/`)), "");
+  assert.equal(await lab.exchange("GET /outcall-health HTTP/1.1\r\nHost: x\r\n\r\n"), "");
+  assert.deepEqual(lab.record, ["block connect unknown_source", "block connect unknown_source"]);
+  const [decision] = lab.decisions.recent();
+  assert.equal(decision?.agent, null);
+  assert.equal(decision?.source, "127.0.0.1");
+  assert.deepEqual(origin.received, []);
+});
+
+Deno.test("when identifying fails, nobody is served", async () => {
+  await using lab = await Lab.start({
+    rules: [ANYTHING],
+    agents: { identify: () => Promise.reject(new Error("Docker is away")) },
+  });
+  assert.equal(await lab.exchange(getRequest("http://a.example/")), "");
+  assert.deepEqual(lab.record, ["block connect unknown_source"]);
+});
+
+Deno.test("an address that is not known to Docker yet is judged without a name, and by name once it is (D5)", async () => {
+  await using origin = Origin.answering(ok("x"));
+  let name = "";
+  await using lab = await Lab.start({
+    rules: [{ condition: 'agent.name == "worker"' }, { condition: 'http.path == "/open"' }],
+    agents: { identify: () => ({ ...AGENT, name }) },
+  });
+  using client = await lab.connect();
+  const url = `http://a.example:${origin.port}`;
+  await client.send(getRequest(`${url}/open`));
+  await client.until(/x$/);
+  name = "worker";
+  await client.send(getRequest(`${url}/closed`));
+  assert.match(await client.until(/x$/), /^HTTP\/1\.1 200 /);
+  name = "";
+  await client.send(getRequest(`${url}/closed`));
+  assert.match(await client.rest(), /^HTTP\/1\.1 403 /);
+});
+
+Deno.test("a policy that throws blocks, and the proxy lives on (S006-FR-023, S006-EC-008)", async () => {
+  const decisions = new DecisionLog();
+  const proxy = new ProxyServer({
+    port: 0,
+    address: "127.0.0.1",
+    judge: () => {
+      throw new Error("broken policy");
+    },
+    resolve: () => Promise.reject(new Error("not reached")),
+    isLocalAddress: () => false,
+    agents: { identify: () => AGENT },
+    decisions,
+  });
+  await proxy.serve([]);
+  try {
+    for (const request of [getRequest("http://a.example/"), connectRequest("a.example:443")]) {
+      using client = await RawClient.connect(proxy.status().listen_port);
+      await client.send(request);
+      assert.match(
+        await client.rest(),
+        /^HTTP\/1\.1 403 [^]*X-Outcall-Block-Reason: rule_error\r\n/,
+      );
+    }
+    assert.equal(decisions.recent().length, 2);
+  } finally {
+    await proxy.stop();
+  }
+});
+
+Deno.test("limits: one agent is told 429, all together 503, and places come free again (S006-AS-008, ADV-HTTP-28)", async () => {
+  await using lab = await Lab.start({
+    rules: [ANYTHING],
+    limits: { maxConnections: 3, maxConnectionsPerAgent: 2 },
+  });
+  const health = "GET /outcall-health HTTP/1.1\r\nHost: x\r\n\r\n";
+  using first = await lab.connect();
+  using second = await lab.connect();
+  await eventually(() => lab.proxy.status().active_connections === 2);
+  const third = await lab.exchange(health);
+  assert.match(third, /^HTTP\/1\.1 429 Too Many Requests\r\n/);
+  assert.match(third, /\r\nX-Outcall-Decision: /);
+  first[Symbol.dispose]();
+  await eventually(() => lab.proxy.status().active_connections === 1);
+  assert.match(await lab.exchange(health), /^HTTP\/1\.1 200 /);
+
+  await using small = await Lab.start({
+    rules: [ANYTHING],
+    limits: { maxConnections: 1, maxConnectionsPerAgent: 2 },
+  });
+  using only = await small.connect();
+  await eventually(() => small.proxy.status().active_connections === 1);
+  assert.match(await small.exchange(health), /^HTTP\/1\.1 503 Service Unavailable\r\n/);
+  only[Symbol.dispose]();
+  second[Symbol.dispose]();
+  assert.deepEqual(small.record, ["block connect limit"]);
+});
+
+Deno.test("serve() follows the gateways: new ones open, gone ones close with what is connected, the rest stays", async () => {
+  await using lab = await Lab.start({ rules: [ANYTHING] });
+  const { port } = lab;
+  using staying = await lab.connect();
+  await lab.proxy.serve(["127.0.0.1", "127.0.0.9"]);
+  assert.deepEqual(lab.proxy.status().listen_addresses, ["127.0.0.1", "127.0.0.9"]);
+  await lab.proxy.serve(["127.0.0.1"]);
+  assert.deepEqual(lab.proxy.status().listen_addresses, ["127.0.0.1"]);
+  assert.equal(lab.port, port);
+  await staying.send("GET /outcall-health HTTP/1.1\r\nHost: x\r\n\r\n");
+  assert.match(await staying.rest(), /^HTTP\/1\.1 200 /);
+  using leaving = await lab.connect();
+  await eventually(() => lab.proxy.status().active_connections === 1);
+  await lab.proxy.serve([]);
+  assert.equal(await leaving.rest(), "");
+  assert.equal(lab.proxy.status().running, false);
+});
+
+Deno.test("a port in use says by whom and what to do, and leaves nothing half bound (D6)", async () => {
+  using taken = Deno.listen({ hostname: "127.0.0.8", port: 0 });
+  const { port } = taken.addr;
+  const proxy = new ProxyServer({
+    port,
+    address: null,
+    judge: () => {
+      throw new Error("not reached");
+    },
+    resolve: () => Promise.resolve([]),
+    isLocalAddress: () => false,
+    agents: { identify: () => null },
+    decisions: new DecisionLog(),
+  });
+  await assert.rejects(proxy.serve(["127.0.0.7", "127.0.0.8"]), (thrown) => {
+    assert.ok(thrown instanceof OutcallError);
+    assert.equal(thrown.code, "proxy.bind");
+    assert.match(thrown.message, new RegExp(`127\\.0\\.0\\.8:${port}: address already in use`));
+    assert.match(thrown.message, new RegExp(`pid ${Deno.pid}\\)`));
+    assert.match(thrown.hint ?? "", /--proxy-addr 0\.0\.0\.0:18080.*--no-proxy/);
+    return true;
+  });
+  assert.deepEqual(proxy.status().listen_addresses, []);
+  Deno.listen({ hostname: "127.0.0.7", port }).close(); // free again
+  await proxy.stop();
+});
+
+Deno.test("stop() lets a transfer end, closes idle connections at once, and the rest after the drain time (S006-FR-015, EC-013)", async () => {
+  let release = (): void => {};
+  const held = new Promise<void>((resolve) => release = resolve);
+  await using slow = new Origin(async (client) => {
+    const head = await client.until(/\r\n\r\n/);
+    await (head.includes("/late") ? held : client.rest());
+    await client.send(ok("late"));
+  });
+  const lab = await Lab.start({ rules: [ANYTHING], limits: { drainMs: 200 } });
+  using idle = await lab.connect();
+  using busy = await lab.connect();
+  await busy.send(getRequest(`http://a.example:${slow.port}/late`));
+  using never = await lab.connect();
+  await never.send(getRequest(`http://a.example:${slow.port}/`));
+  await eventually(() => slow.received.filter((text) => text.endsWith("\r\n\r\n")).length === 2);
+  const { port } = lab;
+  const stopping = lab.proxy.stop();
+  assert.equal(lab.proxy.status().running, false);
+  assert.equal(await idle.rest(), "");
+  release();
+  assert.match(await busy.until(/late$/), /^HTTP\/1\.1 200 /);
+  assert.equal(await never.rest(), ""); // still waits for an answer when the time is up
+  await stopping;
+  await eventually(() => lab.proxy.status().active_connections === 0);
+  await assert.rejects(RawClient.connect(port), Deno.errors.ConnectionRefused);
+});
+
+Deno.test("a reload ends a transfer under way that it would not admit", async () => {
+  await using origin = new Origin(async (client) => {
+    await client.until(/\r\n\r\n/);
+    await client.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegin");
+    await client.rest();
+  });
+  await using lab = await Lab.start({ rules: [{ condition: 'http.host == "a.example"' }] });
+  using client = await lab.connect();
+  await client.send(getRequest(`http://a.example:${origin.port}/`));
+  await client.until(/begin/);
+  assert.equal(lab.reload([{ condition: 'http.host == "a.example" && http.method == "GET"' }]), 0);
+  assert.equal(lab.reload([]), 1);
+  assert.equal(await client.rest(), "");
+  assert.deepEqual(lab.record, ["allow http rule", "block http default"]);
+});
+
+Deno.test("ten agents at once are served independently (S006-AS-011, SC-008)", async () => {
+  await using origin = new Origin(async (client) => {
+    const head = await client.until(/\r\n\r\n/);
+    await client.send(ok(/Host: ([^\r:]+)/.exec(head)?.[1] ?? ""));
+  });
+  await using lab = await Lab.start({ rules: [{ condition: 'http.host.startsWith("agent-")' }] });
+  const answers = await Promise.all(Array.from({ length: 10 }, async (_, i) => {
+    const allowed = await lab.exchange(
+      getRequest(`http://agent-${i}.example:${origin.port}/`, "Connection: close"),
+    );
+    const blocked = await lab.exchange(getRequest(`http://other-${i}.example/`));
+    return [allowed.endsWith(`agent-${i}.example`), blocked.startsWith("HTTP/1.1 403 ")];
+  }));
+  assert.ok(answers.flat().every(Boolean));
+});
+
+Deno.test("clients that leave at any moment leave nothing behind (S006-EC-004)", async () => {
+  await using origin = new Origin(async (client) => {
+    await client.until(/\r\n\r\n/);
+    await client.send(`HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n${"x".repeat(100_000)}`);
+    await client.rest();
+  });
+  await using lab = await Lab.start({ rules: [ANYTHING] });
+  const requests = [
+    "",
+    "GET http://a.exam",
+    getRequest(`http://a.example:${origin.port}/`),
+    getRequest(`http://a.example:${origin.port}/`, "Content-Length: 10"),
+    connectRequest("a.example:443"),
+  ];
+  for (const request of requests) {
+    const client = await lab.connect();
+    await client.send(request);
+    client[Symbol.dispose]();
+  }
+  await eventually(() => lab.proxy.status().active_connections === 0);
+});
