@@ -466,6 +466,23 @@ function conditional(condition: Condition, then: Value, otherwise: Value): Value
   };
 }
 
+/** `?:` between conditions: what is still possible is what an open branch makes possible. */
+function conditionalCondition(
+  condition: Condition,
+  then: Condition,
+  otherwise: Condition,
+): Condition {
+  return (evaluation) => {
+    const outcome = condition(evaluation);
+    if (outcome === TRUE) return then(evaluation);
+    if (outcome === FALSE) return otherwise(evaluation);
+    if (outcome === FAILED) return FAILED;
+    const open = ((outcome & CAN_BE_TRUE) === 0 ? 0 : then(evaluation)) |
+      ((outcome & CAN_BE_FALSE) === 0 ? 0 : otherwise(evaluation));
+    return UNKNOWN_BIT | (open & (CAN_BE_TRUE | CAN_BE_FALSE));
+  };
+}
+
 /** The elements a comprehension runs over: a list, or the keys of a map. */
 function elements(value: unknown): readonly unknown[] | Failure | Unknown {
   if (Array.isArray(value) || value instanceof Failure || value instanceof Unknown) return value;
@@ -630,6 +647,12 @@ export function compileCondition(expr: Expr): Condition {
       const item = compileCondition(expr.item);
       return (evaluation) => not(item(evaluation));
     }
+    case "if":
+      return conditionalCondition(
+        compileCondition(expr.condition),
+        compileCondition(expr.then),
+        compileCondition(expr.otherwise),
+      );
     case "==":
       return equality(expr.left, expr.right);
     case "!=": {

@@ -169,8 +169,14 @@ export class Candidates {
   }
 }
 
+/** Finds the rules that can matter for an attempt. */
+export interface RuleIndex {
+  /** The rules to evaluate for these facts, in evaluation order. */
+  candidates(facts: Facts): Candidates;
+}
+
 /** Rules by the hosts that they can be about. */
-export class HostIndex {
+export class HostIndex implements RuleIndex {
   readonly #all: Positions;
   readonly #any: number[] = [];
   readonly #exact = new Map<string, number[]>();
@@ -198,7 +204,6 @@ export class HostIndex {
     }
   }
 
-  /** The rules to evaluate for these facts, in evaluation order. */
   candidates(facts: Facts): Candidates {
     const hosts = hostsIn(facts);
     if (hosts === null) return new Candidates([this.#all]);

@@ -3,7 +3,7 @@
  * and crosses isolates; each isolate builds its own functions from it.
  */
 import { compileCondition, type Condition } from "./evaluate.ts";
-import { HostIndex } from "./index.ts";
+import { HostIndex, type RuleIndex } from "./index.ts";
 import { type Expr, mentions } from "./ir.ts";
 import type { Egress, RuleRef } from "./types.ts";
 
@@ -41,7 +41,7 @@ export interface Policy {
   readonly generation: number;
   readonly rules: readonly CompiledRule[];
   readonly byId: ReadonlyMap<string, CompiledRule>;
-  readonly index: HostIndex;
+  readonly index: RuleIndex;
   /** The same as plain data, for other isolates: see {@linkcode buildPolicy}. */
   readonly data: PolicyData;
 }

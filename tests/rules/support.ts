@@ -1,0 +1,82 @@
+/** Small policies and facts for tests. */
+import assert from "node:assert/strict";
+import { compilePolicy } from "../../lib/rules/compile.ts";
+import { formatDiagnostic } from "../../lib/rules/diagnostic.ts";
+import { compileCondition, Evaluation, type Outcome } from "../../lib/rules/evaluate.ts";
+import type { Policy } from "../../lib/rules/policy.ts";
+import type { Facts, Layer } from "../../lib/rules/types.ts";
+
+/** Seed of generated cases: replay a failure with OUTCALL_FUZZ_SEED. */
+export const SEED = Number(Deno.env.get("OUTCALL_FUZZ_SEED") ?? 20_260_501);
+
+/** One rule, as JSON, which is YAML too. */
+export interface RuleSpec {
+  readonly id?: string;
+  readonly condition: string;
+  readonly action?: "allow" | "block";
+  readonly priority?: number;
+  readonly log?: boolean;
+  readonly egress?: Readonly<Record<string, unknown>>;
+}
+
+/** The text of a rule file with these rules; ids default to r0, r1 … */
+export function ruleFileText(rules: readonly RuleSpec[]): string {
+  const withDefaults = rules.map((rule, i) => ({ id: `r${i}`, action: "allow", ...rule }));
+  return JSON.stringify({ version: "1", rules: withDefaults });
+}
+
+/** Compiles files by name; fails the test with the diagnostics when they are wrong. */
+export function compileFiles(files: Readonly<Record<string, string>>): Policy {
+  const result = compilePolicy(
+    Object.entries(files).map(([name, text]) => ({ path: `/rules/${name}`, text })),
+    { generation: 1 },
+  );
+  assert.ok(result.ok, result.ok ? "" : result.errors.map(formatDiagnostic).join("\n"));
+  return result.policy;
+}
+
+/** Compiles rules of one file. */
+export function policyOf(...rules: readonly RuleSpec[]): Policy {
+  return compileFiles({ "test.yaml": ruleFileText(rules) });
+}
+
+/** A function that evaluates `condition`. */
+export function conditionOf(condition: string): (facts: Facts, layer?: Layer) => Outcome {
+  const rule = policyOf({ condition }).rules[0];
+  assert.ok(rule !== undefined);
+  const evaluate = compileCondition(rule.expr);
+  return (facts, layer = "dial") => evaluate(new Evaluation(facts, layer));
+}
+
+/** What the DNS filter knows. */
+export function dnsFacts(name: string, agent = "tester"): Facts {
+  return {
+    dns: { query: name, record_type: "A" },
+    network: { hostname: name },
+    http: { host: name },
+    agent: { name: agent },
+  };
+}
+
+/** What the proxy knows of a CONNECT before it resolves the name. */
+export function connectFacts(host: string, port = 443, agent = "tester"): Facts {
+  return {
+    network: { hostname: host, port, protocol: "tcp" },
+    http: { host, method: "CONNECT" },
+    agent: { name: agent },
+  };
+}
+
+/** What the proxy knows of a plain request before it resolves the name. */
+export function httpFacts(method: string, host: string, path = "/", port = 80): Facts {
+  return {
+    network: { hostname: host, port, protocol: "tcp" },
+    http: { host, method, path, headers: {}, body_size: 0 },
+    agent: { name: "tester" },
+  };
+}
+
+/** The same with the address that is about to be dialled. */
+export function withAddress(facts: Facts, ip: string): Facts {
+  return { ...facts, network: { ...facts.network, ip } };
+}
