@@ -27,9 +27,14 @@ export function failure(error: OutcallError): Failure {
     ok: false,
     error: first === undefined ? error.message : `${first.file}:${first.line}: ${first.message}`,
     code: error.code,
-    ...(error.details === undefined ? {} : { details: error.details }),
+    ...(error.details === undefined ? {} : { details: error.details.map(positionOnly) }),
     ...(error.hint === undefined ? {} : { hint: error.hint }),
   };
+}
+
+/** A position as decision D1 fixes it; diagnostics carry more, which is for the command line. */
+function positionOnly({ file, line, column, message }: Detail): Detail {
+  return { file, line, column, message };
 }
 
 /**

@@ -9,6 +9,9 @@ export const UPSTREAM_RESOLVER = "9.9.9.9";
 /** Resolvers that answer every question, with {@linkcode EXAMPLE_ADDRESS}: an agent's way around. */
 export const HOSTILE_RESOLVERS: readonly string[] = ["1.1.1.1", "8.8.8.8"];
 
+/** Where api.openai.com is. */
+export const API_ADDRESS = "104.18.6.192";
+
 /** Where example.com is. */
 export const EXAMPLE_ADDRESS = "93.184.216.34";
 
@@ -26,7 +29,7 @@ export interface ZoneRecord {
 
 /** Every name there is. The TTL is {@linkcode ZONE_TTL_SECS}. */
 export const ZONE: Readonly<Record<string, readonly ZoneRecord[]>> = {
-  "api.openai.com": [{ type: "A", data: "104.18.6.192" }, { type: "A", data: "104.18.7.192" }],
+  "api.openai.com": [{ type: "A", data: API_ADDRESS }],
   "github.com": [{ type: "A", data: "140.82.121.4" }],
   "www.github.com": [{ type: "CNAME", data: "github.com" }],
   "example.com": [{ type: "A", data: EXAMPLE_ADDRESS }],
