@@ -37,25 +37,34 @@ export async function tunnel(
   const facts = tunnelFacts(host, request.port, exchange.agent);
   const readings: readonly Reading[] = [{ facts, ambiguity: null }];
   const connectAdmission = exchange.hold(() => admit(context.judge, "connect", readings));
+  const admitIp = (ip: Ip): Admission =>
+    admitAddress(context.judge, context.isLocalAddress, readings, ip);
   // A literal address can be judged now, while there is still an answer to give.
-  if (host instanceof Ip) admitAddress(context.judge, context.isLocalAddress, readings, host);
+  if (host instanceof Ip) admitIp(host);
 
   exchange.answered = true;
   await client.write(ESTABLISHED);
 
-  const admission = connectAdmission.tls === "any"
-    ? exchange.hold(() => admitAnyBytes(context, readings))
+  // Any other rule that takes over from here, at the address or after a reload, must ask for as
+  // little: the name was not looked at.
+  const anyBytes = connectAdmission.tls === "any";
+  const admission = anyBytes
+    ? exchange.hold(() => assertAnyBytes(admit(context.judge, "connect", readings)))
     : await admitServerName(context, client, request, exchange, readings);
-
-  const upstream = await dial(context, exchange, request, readings);
-  onAdmitted(admission);
-  await upstream.write(client.take(client.buffered.length));
-  await relay(client.conn, upstream.conn, context.limits.idleMs);
+  const dialled = await dial(
+    context,
+    exchange,
+    request,
+    (ip) => anyBytes ? assertAnyBytes(admitIp(ip)) : admitIp(ip),
+  );
+  const { rule, generation } = dialled.admission;
+  onAdmitted({ ...admission, rule, generation });
+  await dialled.upstream.write(client.take(client.buffered.length));
+  await relay(client.conn, dialled.upstream.conn, context.limits.idleMs);
 }
 
-/** A tunnel whose first bytes nobody looked at lives only as long as the rule asks for no more. */
-function admitAnyBytes(context: ProxyContext, readings: readonly Reading[]): Admission {
-  const admission = admit(context.judge, "connect", readings);
+/** Throws unless the rule takes whatever bytes the client sends. */
+function assertAnyBytes(admission: Admission): Admission {
   if (admission.tls === "any") return admission;
   const { rule, generation } = admission;
   throw new Refusal(403, "sni", "sni_missing", "the server name was not checked", {

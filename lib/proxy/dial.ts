@@ -3,10 +3,9 @@ import { messageOf } from "../errors.ts";
 import { logger } from "../log.ts";
 import type { Host } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";
-import { admitAddress } from "./admission.ts";
+import type { Admission } from "./admission.ts";
 import type { ProxyContext } from "./context.ts";
 import type { Exchange } from "./exchange.ts";
-import type { Reading } from "./facts.ts";
 import { TimeLimitExceeded, within } from "./limit.ts";
 import { Refusal } from "./refusal.ts";
 import { BufferedConn } from "./stream.ts";
@@ -16,25 +15,47 @@ const log = logger("proxy");
 /** A hostile DNS server may answer with hundreds of addresses; more than these are not tried. */
 const MAX_ADDRESSES = 8;
 
+/** A connection to upstream and the judgement of its address. */
+export interface Dialled {
+  readonly upstream: BufferedConn;
+  readonly admission: Admission;
+}
+
 /**
- * Connects to `host` on behalf of an exchange, and holds the judgement of the address that
- * answered. Throws a {@linkcode Refusal}: 403 when no address is admitted, 502 or 504 when none
- * of the admitted ones answers.
+ * Connects to `host` on behalf of an exchange. Every address is judged by `admitIp` before it is
+ * dialled, and the judgement of the one that answered is held. Throws a {@linkcode Refusal}: that
+ * of `admitIp` when it admits none, 502 or 504 when none of the admitted ones answers.
  */
 export async function dial(
   context: ProxyContext,
   exchange: Exchange,
-  destination: { readonly host: Host; readonly port: number },
-  readings: readonly Reading[],
-): Promise<BufferedConn> {
-  const { host, port } = destination;
+  { host, port }: { readonly host: Host; readonly port: number },
+  admitIp: (ip: Ip) => Admission,
+): Promise<Dialled> {
   const addresses = host instanceof Ip ? [host] : await resolve(context, exchange, host);
-  const check = (ip: Ip) => () => admitAddress(context.judge, context.isLocalAddress, readings, ip);
+  const admitted = admittedOf(addresses.slice(0, MAX_ADDRESSES), admitIp);
+  let failure = failed(502, "the name has no address");
+  for (const ip of admitted) {
+    const upstream = await connect(ip, port, context.limits.connectMs / admitted.length);
+    if (upstream instanceof Refusal) {
+      failure = upstream;
+      continue;
+    }
+    exchange.adopt(upstream);
+    exchange.attempt = { ...exchange.attempt, address: ip.text };
+    // Policy may have changed while the connection was being made.
+    return { upstream, admission: exchange.hold(() => admitIp(ip)) };
+  }
+  throw failure;
+}
+
+/** The addresses that may be dialled; throws the first refusal when there is none but refused ones. */
+function admittedOf(addresses: readonly Ip[], admitIp: (ip: Ip) => Admission): Ip[] {
   const admitted: Ip[] = [];
   let refusal: Refusal | null = null;
-  for (const ip of addresses.slice(0, MAX_ADDRESSES)) {
+  for (const ip of addresses) {
     try {
-      check(ip)();
+      admitIp(ip);
       admitted.push(ip);
     } catch (thrown) {
       if (!(thrown instanceof Refusal)) throw thrown;
@@ -42,22 +63,7 @@ export async function dial(
     }
   }
   if (refusal !== null && admitted.length === 0) throw refusal;
-  let failure = failed(502, "the name has no address");
-  for (const ip of admitted) {
-    try {
-      const conn = await connect(ip, port, context.limits.connectMs / admitted.length);
-      exchange.attempt = { ...exchange.attempt, address: ip.text };
-      exchange.adopt(conn);
-      // Policy may have changed while the connection was being made.
-      exchange.hold(check(ip));
-      return conn;
-    } catch (thrown) {
-      if (!(thrown instanceof Refusal)) throw thrown;
-      if (thrown.reason !== "upstream_failed") throw thrown;
-      failure = thrown;
-    }
-  }
-  throw failure;
+  return admitted;
 }
 
 function failed(status: 502 | 504, problem: string): Refusal {
@@ -78,7 +84,8 @@ async function resolve(
   }
 }
 
-async function connect(ip: Ip, port: number, limitMs: number): Promise<BufferedConn> {
+/** A connection, or why there is none. */
+async function connect(ip: Ip, port: number, limitMs: number): Promise<BufferedConn | Refusal> {
   const abort = new AbortController();
   const timer = setTimeout(() => abort.abort(), limitMs);
   try {
@@ -91,7 +98,7 @@ async function connect(ip: Ip, port: number, limitMs: number): Promise<BufferedC
       port,
       error: messageOf(thrown),
     });
-    throw abort.signal.aborted
+    return abort.signal.aborted
       ? failed(504, "the destination did not answer in time")
       : failed(502, "the destination refused the connection or cannot be reached");
   } finally {

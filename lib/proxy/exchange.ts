@@ -14,7 +14,8 @@ export type Check = () => Admission;
 /** A live attempt. */
 export class Exchange {
   readonly #checks: Check[] = [];
-  readonly #connections: BufferedConn[];
+  readonly #client: BufferedConn;
+  #upstream: BufferedConn | null = null;
   #cut = false;
 
   /** The decision that was recorded for it; null while none was. */
@@ -27,7 +28,7 @@ export class Exchange {
     public attempt: Attempt,
     client: BufferedConn,
   ) {
-    this.#connections = [client];
+    this.#client = client;
   }
 
   /** Asks now, and from now on after every reload; throws what the check throws. */
@@ -38,10 +39,11 @@ export class Exchange {
     return admission;
   }
 
-  /** Ties a connection to this exchange, so that a cut closes it. */
-  adopt(connection: BufferedConn): void {
-    this.#connections.push(connection);
-    if (this.#cut) connection.close();
+  /** Takes charge of the connection to upstream; a cut closes it, and so does the end. */
+  adopt(upstream: BufferedConn): void {
+    this.#upstream?.close();
+    this.#upstream = upstream;
+    if (this.#cut) upstream.close();
     this.#assertAlive();
   }
 
@@ -60,7 +62,13 @@ export class Exchange {
   /** Closes everything it holds; whatever it still waits for fails. */
   cut(): void {
     this.#cut = true;
-    for (const connection of this.#connections) connection.close();
+    this.#client.close();
+    this.end();
+  }
+
+  /** Closes what it holds upstream; the client may go on to another exchange. */
+  end(): void {
+    this.#upstream?.close();
   }
 
   #assertAlive(): void {

@@ -3,7 +3,7 @@
  * back the same way. Each request has its own upstream connection, so that nothing an upstream
  * sends late can be taken for the answer to somebody else.
  */
-import { type Admission, admit } from "./admission.ts";
+import { type Admission, admit, admitAddress } from "./admission.ts";
 import { BodyTooLong, MalformedBody, readBody, writeBody } from "./body.ts";
 import { bytesOf } from "./bytes.ts";
 import type { ProxyContext } from "./context.ts";
@@ -45,10 +45,22 @@ export async function forward(
   const outgoing = fieldsForUpstream(request);
   const readings = readingsOf(request, outgoing, exchange.agent);
   const admission = exchange.hold(() => admit(context.judge, "http", readings));
-  const upstream = await dial(context, exchange, request.target, readings);
-  onAdmitted(admission);
+  const dialled = await dial(
+    context,
+    exchange,
+    request.target,
+    (ip) => admitAddress(context.judge, context.isLocalAddress, readings, ip),
+  );
+  const { rule, generation } = dialled.admission;
+  onAdmitted({ ...admission, rule, generation });
 
-  const transfer = new Transfer(client, upstream, request, exchange, context.limits.idleMs);
+  const transfer = new Transfer(
+    client,
+    dialled.upstream,
+    request,
+    exchange,
+    context.limits.idleMs,
+  );
   try {
     return await transfer.run(outgoing);
   } finally {
@@ -88,7 +100,6 @@ class Transfer {
   end(): void {
     this.#idle.stop();
     this.client.onProgress = () => {};
-    this.upstream.close();
   }
 
   /** Sends and receives at the same time: a server may answer before it has read everything. */

@@ -268,13 +268,16 @@ export class ProxyServer implements GatewayService, ProxyService {
         await tunnel(this.#context, stream, head, exchange, onAdmitted);
         return false;
       }
-      return await forward(this.#context, stream, head, exchange, onAdmitted);
+      const again = await forward(this.#context, stream, head, exchange, onAdmitted);
+      if (!again) await closeAfterAnswer(stream, LINGER_MS);
+      return again;
     } catch (thrown) {
       if (!(thrown instanceof Refusal)) throw thrown;
       await this.#refuse(client, exchange, thrown, form);
       return false;
     } finally {
       client.exchange = null;
+      exchange.end();
     }
   }
 

@@ -215,6 +215,40 @@ Deno.test("tls: any admits any bytes, also a server that speaks first (D24)", as
   assert.deepEqual(lab.record, ["allow connect rule"]);
 });
 
+Deno.test("tls: any of a rule that does not admit the address opens nothing for a rule that does (D24, D32)", async () => {
+  await using origin = Origin.echoing();
+  const egress = `allow_private_ips: true, ports: [${origin.port}]`;
+  await using lab = await Lab.start({
+    rules: [
+      {
+        condition: 'http.host == "a.example" && network.ip == "127.0.0.9"',
+        egress: `${egress}, tls: any`,
+      },
+      { condition: 'http.host == "a.example"', egress },
+    ],
+  });
+  using client = await open(lab, `a.example:${origin.port}`);
+  await client.send("not TLS");
+  assert.equal(await client.rest(), "");
+  assert.deepEqual(lab.record, ["block sni sni_missing"]);
+  assert.deepEqual(origin.received, []);
+});
+
+Deno.test("the record names the rule that admitted the address (D32)", async () => {
+  await using origin = Origin.echoing();
+  const egress = `allow_private_ips: true, ports: [${origin.port}]`;
+  await using lab = await Lab.start({
+    rules: [
+      { condition: 'http.host == "a.example" && network.ip == "127.0.0.9"', egress },
+      { condition: 'http.host == "a.example"', egress },
+    ],
+  });
+  using client = await open(lab, `a.example:${origin.port}`);
+  await client.send(join(clientHello({ names: ["a.example"] }), bytesOf("x")));
+  await client.until(/x$/);
+  assert.equal(lab.decisions.recent()[0]?.rule?.id, "rule-1");
+});
+
 Deno.test("bytes ahead of the 200 are refused: they could be read as another request", async () => {
   await using origin = Origin.echoing();
   await using lab = await Lab.start({ rules: [tunnelRule("a.example", origin)] });

@@ -360,7 +360,7 @@ function freePort(): Promise<number> {
 
 Deno.test("a silent upstream is 504, a dribbled head 408, a dribbled body 408 (S006-AS-007, ADV-HTTP-18)", async () => {
   await using silent = new Origin(async (client) => void await client.rest());
-  await using lab = await Lab.start({ rules: [ALLOW_A], limits: { idleMs: 100, headMs: 100 } });
+  await using lab = await Lab.start({ rules: [ALLOW_A], limits: { idleMs: 300, headMs: 300 } });
   const url = `http://a.example:${silent.port}/`;
   assert.match(await lab.exchange(closing(url)), /^HTTP\/1\.1 504 Gateway Timeout\r\n/);
   assert.match(
@@ -380,6 +380,14 @@ Deno.test("an answer that comes before the request was read is passed on", async
   const answer = await client.rest();
   assert.match(answer, /^HTTP\/1\.1 413 Too Large\r\n/);
   assert.match(answer, /\r\nConnection: close\r\n\r\nno$/);
+});
+
+Deno.test("a refused upload can read its refusal, though it sends on", async () => {
+  await using lab = await Lab.start({ rules: [] });
+  using client = await lab.connect();
+  await client.send(getRequest("http://a.example/", "Content-Length: 8000000"));
+  await client.send("x".repeat(8_000_000));
+  assert.match(await client.rest(), /^HTTP\/1\.1 403 /);
 });
 
 Deno.test("a slow reader is waited for, not stored: the origin feels the back-pressure (ADV-HTTP-29)", async () => {

@@ -288,7 +288,10 @@ export function connectRequest(authority: string, ...fields: string[]): string {
   return [`CONNECT ${authority} HTTP/1.1`, `Host: ${authority}`, ...fields, "", ""].join("\r\n");
 }
 
-/** Waits until `condition` holds; a test that hangs here is cut off by the runner. */
+/** Waits until `condition` holds; half a minute without it is a failure, not a measurement. */
 export async function eventually(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
+  for (let tries = 0; !condition(); tries++) {
+    if (tries === 6_000) throw new Error(`never came true: ${condition}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
 }
