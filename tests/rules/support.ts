@@ -1,8 +1,13 @@
 /** Small policies and facts for tests. */
 import assert from "node:assert/strict";
+import { checkExpression } from "../../lib/rules/check.ts";
 import { compilePolicy } from "../../lib/rules/compile.ts";
 import { formatDiagnostic } from "../../lib/rules/diagnostic.ts";
 import { compileCondition, Evaluation, type Outcome } from "../../lib/rules/evaluate.ts";
+import type { Expr } from "../../lib/rules/ir.ts";
+import { celEnvironment } from "../../lib/rules/language.ts";
+import { lowerExpression } from "../../lib/rules/lower.ts";
+import { PatternBudget } from "../../lib/rules/pattern.ts";
 import type { Policy } from "../../lib/rules/policy.ts";
 import type { Facts, Layer } from "../../lib/rules/types.ts";
 
@@ -40,11 +45,23 @@ export function policyOf(...rules: readonly RuleSpec[]): Policy {
   return compileFiles({ "test.yaml": ruleFileText(rules) });
 }
 
-/** A function that evaluates `condition`. */
-export function conditionOf(condition: string): (facts: Facts, layer?: Layer) => Outcome {
-  const rule = policyOf({ condition }).rules[0];
-  assert.ok(rule !== undefined);
-  const evaluate = compileCondition(rule.expr);
+const environment = celEnvironment();
+
+/** The expression of `condition` without the cost bound, or null when it is not well typed. */
+export function exprOf(condition: string): Expr | null {
+  const checked = checkExpression(environment, condition);
+  if (!checked.ok) return null;
+  const lowered = lowerExpression(checked.ast, new PatternBudget());
+  return lowered.ok ? lowered.expr : null;
+}
+
+/** A function that evaluates `condition`, or null when it is not well typed. */
+export function conditionOf(
+  condition: string,
+): ((facts: Facts, layer?: Layer) => Outcome) | null {
+  const expr = exprOf(condition);
+  if (expr === null) return null;
+  const evaluate = compileCondition(expr);
   return (facts, layer = "dial") => evaluate(new Evaluation(facts, layer));
 }
 
