@@ -360,7 +360,7 @@ function freePort(): Promise<number> {
 
 Deno.test("a silent upstream is 504, a dribbled head 408, a dribbled body 408 (S006-AS-007, ADV-HTTP-18)", async () => {
   await using silent = new Origin(async (client) => void await client.rest());
-  await using lab = await Lab.start({ rules: [ALLOW_A], limits: { idleMs: 300, headMs: 300 } });
+  await using lab = await Lab.start({ rules: [ALLOW_A], limits: { idleMs: 500, headMs: 500 } });
   const url = `http://a.example:${silent.port}/`;
   assert.match(await lab.exchange(closing(url)), /^HTTP\/1\.1 504 Gateway Timeout\r\n/);
   assert.match(

@@ -165,7 +165,7 @@ Deno.test("stop() lets a transfer end, closes idle connections at once, and the 
     await (head.includes("/late") ? held : client.rest());
     await client.send(ok("late"));
   });
-  const lab = await Lab.start({ rules: [ANYTHING], limits: { drainMs: 200 } });
+  const lab = await Lab.start({ rules: [ANYTHING], limits: { drainMs: 1_500 } });
   using idle = await lab.connect();
   using busy = await lab.connect();
   await busy.send(getRequest(`http://a.example:${slow.port}/late`));
