@@ -33,7 +33,9 @@ function baseEnvironment(): Record<string, string> {
     const value = Deno.env.get(name);
     return value === undefined ? [] : [[name, value] as const];
   });
-  return { ...Object.fromEntries(keep), LC_ALL: "C.UTF-8", NO_COLOR: "1" };
+  // Deno would ask the internet for a newer version of itself, and be taken for the agent.
+  const quiet = { NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1" };
+  return { ...Object.fromEntries(keep), LC_ALL: "C.UTF-8", ...quiet };
 }
 
 /** One machine of the lab. */
@@ -82,6 +84,8 @@ export class Machine implements AsyncDisposable {
       `--net=${namespaces}/net`,
       `--mount=${namespaces}/mnt`,
       `--pid=${namespaces}/pid_for_children`,
+      // Entering a mount namespace leads to its root, which is not ours in a chroot.
+      `--root=/proc/${this.pid}/root`,
       "--",
       ...argv,
     ];

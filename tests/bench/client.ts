@@ -1,0 +1,123 @@
+/**
+ * The client of every proxy that is measured. Takes a {@linkcode ClientJob} as JSON in its argument;
+ * prints a figure per second. Ends with an error when anything but the expected arrives.
+ */
+import { z } from "zod";
+import { wantedMessage } from "./wanted.ts";
+
+const clientTask = z.discriminatedUnion("kind", [
+  /** One tunnel as fast as it goes: bytes a second. */
+  z.strictObject({ kind: z.literal("bulk"), seconds: z.number() }),
+  /** A tunnel for each small answer: exchanges a second. */
+  z.strictObject({
+    kind: z.literal("exchange"),
+    seconds: z.number(),
+    /** Tunnels at the same time. */
+    clients: z.number(),
+    /** Of each answer. */
+    bytes: z.number(),
+  }),
+]);
+
+const clientJob = z.strictObject({
+  proxy: z.strictObject({ hostname: z.string(), port: z.number() }),
+  /** The server named in CONNECT and ClientHello. */
+  server: z.string(),
+  task: clientTask,
+});
+
+/** What the client does with its tunnels. */
+export type ClientTask = Readonly<z.infer<typeof clientTask>>;
+
+/** What the client does, and by which proxy. */
+export type ClientJob = Readonly<z.infer<typeof clientJob>>;
+
+/** As large as what the origin writes at once. */
+const BUFFER_BYTES = 1024 * 1024;
+/** A proxy's answer to CONNECT is far smaller. */
+const HEAD_BYTES = 4096;
+
+/** Opens a tunnel and asks the server behind it for `bytes` bytes. */
+async function openTunnel(
+  job: ClientJob,
+  message: Uint8Array,
+  buffer: Uint8Array,
+): Promise<Deno.TcpConn> {
+  const connection = await Deno.connect(job.proxy);
+  try {
+    const authority = `${job.server}:443`;
+    await connection.write(
+      new TextEncoder().encode(`CONNECT ${authority} HTTP/1.1\r\nHost: ${authority}\r\n\r\n`),
+    );
+    for (let filled = 0;;) {
+      const count = await connection.read(buffer.subarray(filled, HEAD_BYTES));
+      if (count === null) throw new Error("closed before the answer to CONNECT");
+      filled += count;
+      const head = new TextDecoder("latin1").decode(buffer.subarray(0, filled));
+      if (!head.endsWith("\r\n\r\n")) continue;
+      if (!/^HTTP\/1\.[01] 200 /.test(head)) throw new Error(`CONNECT was answered: ${head}`);
+      break;
+    }
+    await connection.write(message);
+    return connection;
+  } catch (thrown) {
+    connection.close();
+    throw thrown;
+  }
+}
+
+/** Reads to the end, or until it is `deadlineMs`; returns how many bytes there were. */
+async function receive(
+  connection: Deno.TcpConn,
+  buffer: Uint8Array,
+  deadlineMs = Infinity,
+): Promise<number> {
+  let received = 0;
+  while (performance.now() < deadlineMs) {
+    const count = await connection.read(buffer);
+    if (count === null) break;
+    received += count;
+  }
+  return received;
+}
+
+async function bulk(job: ClientJob, seconds: number): Promise<number> {
+  const message = await wantedMessage(job.server, Number.MAX_SAFE_INTEGER);
+  const buffer = new Uint8Array(BUFFER_BYTES);
+  const connection = await openTunnel(job, message, buffer);
+  const startMs = performance.now();
+  const deadlineMs = startMs + seconds * 1000;
+  const received = await receive(connection, buffer, deadlineMs);
+  const endMs = performance.now();
+  connection.close();
+  if (endMs < deadlineMs) throw new Error(`the tunnel ended after ${received} bytes`);
+  return received * 1000 / (endMs - startMs);
+}
+
+async function exchanges(
+  job: ClientJob,
+  { seconds, clients, bytes }: ClientTask & { kind: "exchange" },
+): Promise<number> {
+  const message = await wantedMessage(job.server, bytes);
+  const startMs = performance.now();
+  const deadlineMs = startMs + seconds * 1000;
+  let done = 0;
+  await Promise.all(Array.from({ length: clients }, async () => {
+    const buffer = new Uint8Array(HEAD_BYTES);
+    while (performance.now() < deadlineMs) {
+      const connection = await openTunnel(job, message, buffer);
+      const received = await receive(connection, buffer);
+      connection.close();
+      if (received !== bytes) throw new Error(`${received} of ${bytes} bytes arrived`);
+      done++;
+    }
+  }));
+  return done * 1000 / (performance.now() - startMs);
+}
+
+if (import.meta.main) {
+  const job = clientJob.parse(JSON.parse(Deno.args[0] ?? ""));
+  const { task } = job;
+  console.log(await (task.kind === "bulk" ? bulk(job, task.seconds) : exchanges(job, task)));
+  Deno.exit(0); // the TLS client that made the ClientHello still waits for an answer
+}

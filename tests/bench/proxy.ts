@@ -1,0 +1,86 @@
+/** The proxy beside Squid and tinyproxy. */
+import type { Machine } from "../lab/machine.ts";
+import { denoCommand } from "../lab/product.ts";
+import type { ClientJob, ClientTask } from "./client.ts";
+import { ALLOWED_NAMES, NAME_COUNT } from "./names.ts";
+import { startPeer } from "./peers/peer.ts";
+import { PROXIES } from "./peers/proxies.ts";
+import { race } from "./race.ts";
+import type { BenchResult, Report } from "./result.ts";
+import { ORIGIN_ADDRESS, OUR_ADDRESS, PEER_ADDRESS, Stage } from "./stage.ts";
+import { requestsPerSec } from "./wrk.ts";
+
+const RULES = NAME_COUNT;
+const RUN_SECS = 2;
+/** Gigabytes pass in this time. */
+const BULK_SECS = 1;
+const MANY_CLIENTS = 16;
+/** Of the small answers: about that of an API. */
+const ANSWER_BYTES = 1024;
+/** The server asked for, named by a rule in the middle of the set. */
+const SERVER = ALLOWED_NAMES[NAME_COUNT / 2] ?? "";
+
+/** A proxy and its client. */
+interface Server {
+  readonly from: Machine;
+  readonly proxy: ClientJob["proxy"];
+}
+
+interface Case {
+  readonly what: Pick<BenchResult, "case" | "unit" | "better">;
+  readonly measure: (server: Server) => Promise<number>;
+}
+
+async function runClient({ from, proxy }: Server, task: ClientTask): Promise<number> {
+  const job: ClientJob = { proxy, server: SERVER, task };
+  const command = denoCommand(new URL("./client.ts", import.meta.url));
+  return Number(await from.must([...command, JSON.stringify(job)]));
+}
+
+function exchanges(clients: number): Case {
+  const caseName = `CONNECT and small answer, clients: ${clients}`;
+  const task = { kind: "exchange", seconds: RUN_SECS, clients, bytes: ANSWER_BYTES } as const;
+  return {
+    what: { case: caseName, unit: "exchanges/s", better: "higher" },
+    measure: (server) => runClient(server, task),
+  };
+}
+
+const CASES: readonly Case[] = [
+  {
+    what: { case: "bulk through one tunnel", unit: "bytes/s", better: "higher" },
+    measure: (server) => runClient(server, { kind: "bulk", seconds: BULK_SECS }),
+  },
+  exchanges(1),
+  exchanges(MANY_CLIENTS),
+  {
+    what: { case: `plain HTTP, clients: ${MANY_CLIENTS}`, unit: "requests/s", better: "higher" },
+    measure: (server) =>
+      requestsPerSec({ ...server, server: SERVER, clients: MANY_CLIENTS, seconds: RUN_SECS }),
+  },
+];
+
+/** Proxies on the same processors, to the same origin. */
+export async function proxySuite(
+  report: Report,
+  progress: (line: string) => void,
+): Promise<void> {
+  progress(`starting the daemon with ${RULES} rules, ${PROXIES.map((p) => p.name).join(", ")}`);
+  await using stage = await Stage.create(RULES);
+  // tinyproxy has no DNS cache; a hosts file is as good as the others' caches.
+  await stage.peers.write("/etc/hosts", `${ORIGIN_ADDRESS} ${SERVER}\n`);
+  const peers: Record<string, Server> = {};
+  for (const peer of PROXIES) {
+    await startPeer(stage.peers, peer, stage.unfiltered, [
+      ...["nc", "-z", PEER_ADDRESS, `${peer.port}`],
+    ]);
+    const proxy = { hostname: PEER_ADDRESS, port: peer.port };
+    peers[peer.name] = { from: stage.unfiltered, proxy };
+  }
+  const ours: Server = { from: stage.agent, proxy: { hostname: OUR_ADDRESS, port: 8080 } };
+  for (const { what, measure } of CASES) {
+    progress(what.case);
+    await measure(ours); // the engine compiles what is busy: not in the first turn only
+    report(await race({ suite: "proxy", ...what }, measure, ours, peers));
+  }
+}

@@ -1,0 +1,111 @@
+/**
+ * The closed world of the benchmarks: a lab, and beside its host a second machine for the peers,
+ * with the same links to a client and to the origin servers.
+ *
+ *     agent ────── outcall0 [host: outcalld] ──┐
+ *                                              ├── origin
+ *     unfiltered ────────── [peers: one each] ──┘
+ *
+ * The peers have a machine of their own, so that no firewall table of ours slows them down.
+ */
+import { DEFAULT_PLACE } from "../lab/agent.ts";
+import { Lab } from "../lab/lab.ts";
+import { connect, Machine } from "../lab/machine.ts";
+import { denoCommand } from "../lab/product.ts";
+import { setUp } from "../setup.ts";
+import { ruleFiles } from "./names.ts";
+
+/** Every server of the origin: its DNS on port 53, HTTP on 80, streams of bytes on 443. */
+export const ORIGIN_ADDRESS = "45.90.30.1";
+
+/** Where the peers listen. */
+export const PEER_ADDRESS = "10.98.0.1";
+
+/** Where ours listens. */
+export const OUR_ADDRESS = DEFAULT_PLACE.gateway;
+
+/** Where the daemon's log goes on its machine. */
+const DAEMON_LOG = "/run/lab/outcalld.log";
+
+/**
+ * Settings of each machine's network.
+ *
+ * Ports: with thousands of connections a second from one address to one port, a client soon runs
+ * out of ports, each of which waits a minute for stray packets, and would measure that.
+ * Congestion control: as Debian's own, reno does not pace what it sends, and it may be chosen in a
+ * namespace. Where bbr is the default it measures its own guesses about a cable without a delay.
+ */
+const NETWORK_SETTINGS = [
+  "net.ipv4.ip_local_port_range=1024 65535",
+  "net.ipv4.tcp_tw_reuse=1",
+  "net.ipv4.tcp_congestion_control=reno",
+];
+
+/** A running stage; everything ends with it, or with this process. */
+export class Stage implements AsyncDisposable {
+  readonly #owned: AsyncDisposableStack;
+
+  private constructor(
+    owned: AsyncDisposableStack,
+    /** The client behind the firewall. */
+    readonly agent: Machine,
+    /** The client of the peers. */
+    readonly unfiltered: Machine,
+    /** Where the peers run. */
+    readonly peers: Machine,
+  ) {
+    this.#owned = owned;
+  }
+
+  /** Builds it and starts the origin and the real daemon, with `ruleCount` rules. */
+  static async create(ruleCount: number): Promise<Stage> {
+    const missing = await setUp("bench");
+    if (missing !== null) throw new Error(missing);
+    await using parts = new AsyncDisposableStack();
+    const lab = parts.use(await Lab.create({ docker: false }));
+    const peers = parts.use(await Machine.start("peers"));
+    const origin = parts.use(await Machine.start("origin"));
+
+    await connect(
+      { machine: lab.host, interface: "origin0", address: "45.90.28.1/30" },
+      { machine: origin, interface: "host0", address: "45.90.28.2/30" },
+    );
+    await connect(
+      { machine: peers, interface: "origin0", address: "45.90.29.1/30" },
+      { machine: origin, interface: "peers0", address: "45.90.29.2/30" },
+    );
+    await connect(
+      { machine: peers, interface: "client0", address: `${PEER_ADDRESS}/30` },
+      { machine: lab.unfiltered, interface: "peers0", address: "10.98.0.2/30" },
+    );
+    await origin.must(["ip", "address", "add", `${ORIGIN_ADDRESS}/32`, "dev", "lo"]);
+    await lab.host.must(["ip", "route", "add", ORIGIN_ADDRESS, "via", "45.90.28.2"]);
+    await peers.must(["ip", "route", "add", ORIGIN_ADDRESS, "via", "45.90.29.2"]);
+    await peers.useResolver(ORIGIN_ADDRESS);
+    for (const machine of [lab.host, lab.unfiltered, peers, origin]) await tune(machine);
+    await startOrigin(origin);
+
+    await lab.startDaemon({
+      rules: ruleFiles(ruleCount),
+      flags: ["--dns-upstream", ORIGIN_ADDRESS],
+      logFile: DAEMON_LOG,
+    });
+    const agent = await lab.agent();
+    await tune(agent);
+    return new Stage(parts.move(), agent, lab.unfiltered, peers);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#owned.disposeAsync();
+  }
+}
+
+async function tune(machine: Machine): Promise<void> {
+  await machine.must(["sysctl", "-qw", ...NETWORK_SETTINGS]);
+}
+
+async function startOrigin(machine: Machine): Promise<void> {
+  const program = new URL("./origin.ts", import.meta.url);
+  const process = machine.spawn([...denoCommand(program), ORIGIN_ADDRESS]);
+  await process.line("stdout", (line) => line === "ready");
+}
