@@ -139,26 +139,25 @@ async function* jsonLines(stream: NodeJS.ReadableStream): AsyncGenerator<unknown
   }
 }
 
-/** A timer for one wait that may be set anew; firing it closes the connection. */
+/** A bound for one wait, which may be set anew while there is progress. */
 class Deadline {
+  readonly #passed = Promise.withResolvers<never>();
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #passed = false;
 
-  constructor(readonly timeoutMs: number, readonly expire: () => void) {
+  constructor(readonly timeoutMs: number) {
+    this.#passed.promise.catch(() => {}); // may pass with nobody waiting
     this.restart();
   }
 
-  /** Whether the time was up before {@linkcode Deadline.cancel}. */
-  get passed(): boolean {
-    return this.#passed;
+  /** `promise`, or a failure when the time is up first. */
+  bound<T>(promise: Promise<T>): Promise<T> {
+    return Promise.race([promise, this.#passed.promise]);
   }
 
   restart(): void {
     this.cancel();
-    this.#timer = setTimeout(() => {
-      this.#passed = true;
-      this.expire();
-    }, this.timeoutMs);
+    const reason = `no answer within ${this.timeoutMs / 1_000} s`;
+    this.#timer = setTimeout(() => this.#passed.reject(new Error(reason)), this.timeoutMs);
   }
 
   cancel(): void {
@@ -282,23 +281,20 @@ export class Engine {
    */
   async pull(reference: string, onLine: (line: string) => void): Promise<void> {
     const { repository, tag, digest } = parse(reference);
-    await this.#stream(
-      PULL_IDLE_TIMEOUT_MS,
-      (docker) => docker.createImage({ fromImage: repository, tag: digest ?? tag }),
-      async (stream, deadline) => {
-        for await (const line of jsonLines(stream)) {
-          deadline.restart();
-          if (!isObject(line)) continue;
-          if ("error" in line) {
-            throw new OutcallError(500, "docker.refused", `Docker refused: ${String(line.error)}`);
-          }
-          const parts = ["id" in line ? `${String(line.id)}:` : ""];
-          if ("status" in line) parts.push(String(line.status));
-          if ("progress" in line) parts.push(String(line.progress));
-          onLine(parts.filter(Boolean).join(" "));
+    await this.#call(async (docker, deadline) => {
+      const stream = await docker.createImage({ fromImage: repository, tag: digest ?? tag });
+      for await (const line of jsonLines(stream)) {
+        deadline.restart();
+        const error = field(line, "error");
+        if (error !== undefined) {
+          throw new OutcallError(500, "docker.refused", `Docker refused: ${String(error)}`);
         }
-      },
-    );
+        const id = field(line, "id");
+        const parts = [id === undefined ? "" : `${String(id)}:`];
+        for (const name of ["status", "progress"]) parts.push(String(field(line, name) ?? ""));
+        onLine(parts.filter(Boolean).join(" "));
+      }
+    }, PULL_IDLE_TIMEOUT_MS);
   }
 
   /**
@@ -313,13 +309,15 @@ export class Engine {
       signal.addEventListener("abort", hangUp);
       // Headers of the stream come shortly before Docker subscribes us: ask for that second again.
       const since = Math.floor(Date.now() / 1_000) - 1;
-      const deadline = new Deadline(PING_TIMEOUT_MS, hangUp);
+      const deadline = new Deadline(PING_TIMEOUT_MS);
       let error: OutcallError | undefined;
       try {
-        const stream = await this.#client(agent).getEvents({
-          since,
-          filters: { type: ["container", "network"] },
-        });
+        const stream = await deadline.bound(
+          this.#client(agent).getEvents({
+            since,
+            filters: { type: ["container", "network"] },
+          }),
+        );
         deadline.cancel();
         pauseMs = RECONNECT_MIN_MS;
         yield { kind: "connected" };
@@ -327,7 +325,7 @@ export class Engine {
           if (isEvent(event)) yield { kind: "event", event };
         }
       } catch (thrown) {
-        error = this.#translate(thrown, deadline);
+        error = this.#translate(thrown);
       } finally {
         deadline.cancel();
         signal.removeEventListener("abort", hangUp);
@@ -354,47 +352,26 @@ export class Engine {
 
   /** One bounded call on a connection of its own: a kept one may belong to a Docker that is gone. */
   async #call<T>(
-    work: (docker: Dockerode) => Promise<T>,
+    work: (docker: Dockerode, deadline: Deadline) => Promise<T>,
     timeoutMs: number = this.callTimeoutMs,
   ): Promise<T> {
     const agent = new Agent({ keepAlive: false });
-    const deadline = new Deadline(timeoutMs, () => agent.destroy());
+    const deadline = new Deadline(timeoutMs);
     try {
-      return await work(this.#client(agent));
+      return await deadline.bound(work(this.#client(agent), deadline));
     } catch (thrown) {
-      throw this.#translate(thrown, deadline);
+      throw this.#translate(thrown);
     } finally {
       deadline.cancel();
-      agent.destroy();
+      agent.destroy(); // also what goes on after the time was up
     }
   }
 
-  /** A call that answers with a stream; the deadline bounds each wait for more of it. */
-  async #stream(
-    idleTimeoutMs: number,
-    open: (docker: Dockerode) => Promise<NodeJS.ReadableStream>,
-    read: (stream: NodeJS.ReadableStream, deadline: Deadline) => Promise<void>,
-  ): Promise<void> {
-    const agent = new Agent({ keepAlive: false });
-    const deadline = new Deadline(idleTimeoutMs, () => agent.destroy());
-    try {
-      await read(await open(this.#client(agent)), deadline);
-    } catch (thrown) {
-      throw this.#translate(thrown, deadline);
-    } finally {
-      deadline.cancel();
-      agent.destroy();
-    }
-  }
-
-  #translate(thrown: unknown, deadline: Deadline): OutcallError {
+  #translate(thrown: unknown): OutcallError {
     if (thrown instanceof OutcallError) return thrown;
     const status = statusOf(thrown);
     if (status !== undefined) return refusal(thrown, status);
-    return this.#unavailable(
-      deadline.passed ? `no answer within ${deadline.timeoutMs / 1_000} s` : systemReason(thrown),
-      thrown,
-    );
+    return this.#unavailable(systemReason(thrown), thrown);
   }
 
   #unavailable(reason: string, cause?: unknown): OutcallError {
