@@ -1,12 +1,12 @@
 /**
  * Rule files to a policy: shape, definitions, CEL, order. Everything that is wrong with the whole set
- * is reported at once, and a set with one error gives no policy at all.
+ * is reported at once, and a set with one error, or one of whose own tests fails, gives no policy at all.
  */
 import type { Environment } from "@marcbachmann/cel-js";
 import { type CelProblem, checkExpression } from "./check.ts";
 import { Definitions, type Expression } from "./definitions.ts";
 import { type Diagnostic, type Finding, Source, type Span } from "./diagnostic.ts";
-import { type RawFile, type RawRule, readDocument } from "./document.ts";
+import { type RawFile, type RawRule, type RawTest, readDocument } from "./document.ts";
 import { costNs } from "./cost.ts";
 import { type Expr, parts } from "./ir.ts";
 import { PatternBudget } from "./pattern.ts";
@@ -14,11 +14,19 @@ import { celEnvironment } from "./language.ts";
 import { LIMITS } from "./limits.ts";
 import { lowerExpression } from "./lower.ts";
 import { buildPolicy, type Policy, type RuleData } from "./policy.ts";
+import { nameOf, type PolicyTest, runPolicyTests, type TestResult } from "./policytests.ts";
 import type { RuleFile } from "./read.ts";
+import { stepsOf } from "./request.ts";
 
 /** What became of a set of rule files. */
 export type CompileResult =
-  | { readonly ok: true; readonly policy: Policy; readonly warnings: readonly Diagnostic[] }
+  | {
+    readonly ok: true;
+    readonly policy: Policy;
+    readonly warnings: readonly Diagnostic[];
+    /** The tests beside the rules; all of them passed. */
+    readonly tests: readonly TestResult[];
+  }
   | {
     readonly ok: false;
     readonly errors: readonly Diagnostic[];
@@ -72,6 +80,7 @@ class Compiler {
   readonly #environment = celEnvironment();
   readonly #patterns = new PatternBudget();
   readonly #placed: Placed[] = [];
+  readonly tests: PolicyTest[] = [];
   /** Rule ids of all files, with where each was first used. */
   readonly #ids = new Map<string, string>();
 
@@ -90,6 +99,7 @@ class Compiler {
     for (const [position, rule] of raw.rules.entries()) {
       this.#addRule(source, rule, position, definitions);
     }
+    for (const test of raw.tests) this.#addTest(source, test);
     this.#warnAboutFile(raw, definitions);
   }
 
@@ -170,12 +180,34 @@ class Compiler {
         line,
         action: rule.action,
         priority: rule.priority,
-        condition: expression.text.trim(),
+        condition: expression.text.trimEnd(),
         description: rule.description,
         log: rule.log,
         egress: rule.egress,
         expr: compiled.expr,
       },
+    });
+  }
+
+  #addTest(source: Source, test: RawTest): void {
+    const steps = stepsOf(test.request);
+    if (!steps.ok) {
+      this.#error(source, test.span, {
+        code: "rules.test_request",
+        message: `this test cannot be run: ${steps.message}`,
+        hint: "For example: - { url: https://api.example.com/, expect: allow }",
+      });
+      return;
+    }
+    const { name, request, expect, rule } = test;
+    const place = source.position(test.span.start);
+    this.tests.push({
+      name: name ?? nameOf(request),
+      file: source.path,
+      ...place,
+      request,
+      expect,
+      rule,
     });
   }
 
@@ -188,7 +220,7 @@ class Compiler {
         hint: `Use it as $${name}, or remove it.`,
       }));
     }
-    if (raw.rules.length > 0) return;
+    if (raw.hasRules || raw.tests.length > 0) return;
     this.warnings.push(raw.source.diagnostic("warning", { start: 0, end: 0 }, {
       code: "rules.no_rules",
       message: "the file has no rules",
@@ -222,5 +254,9 @@ export function compilePolicy(
     });
   }
   if (errors.length > 0) return { ok: false, errors, warnings };
-  return { ok: true, policy: buildPolicy({ generation: options.generation, rules }), warnings };
+  const policy = buildPolicy({ generation: options.generation, rules });
+  const tests = runPolicyTests(policy, compiler.tests);
+  const failed = tests.flatMap((test) => test.failure ?? []);
+  if (failed.length > 0) return { ok: false, errors: failed, warnings };
+  return { ok: true, policy, warnings, tests };
 }

@@ -3,6 +3,7 @@
  */
 import { CAN_BE_TRUE, Evaluation, FAILED, type Outcome, TRUE } from "./evaluate.ts";
 import type { Candidates } from "./index.ts";
+import { PENDING_FACTS } from "./language.ts";
 import type { CompiledRule, Policy } from "./policy.ts";
 import {
   DEFAULT_EGRESS,
@@ -33,7 +34,7 @@ function isTunnel(layer: Layer, facts: Facts): boolean {
 function conditionAdmitsPort(rule: CompiledRule, layer: Layer, facts: Facts): boolean {
   if (!rule.mentionsPort) return false;
   const { port: _port, ...network } = facts.network ?? {};
-  return rule.evaluate(new Evaluation({ ...facts, network }, layer)) !== TRUE;
+  return rule.evaluate(new Evaluation({ ...facts, network }, PENDING_FACTS[layer])) !== TRUE;
 }
 
 function admitsPort(rule: CompiledRule, layer: Layer, facts: Facts): boolean {
@@ -59,7 +60,7 @@ class Judgement {
   readonly #failures: RuleFailure[] = [];
 
   constructor(readonly policy: Policy, readonly layer: Layer, readonly facts: Facts) {
-    this.#evaluation = new Evaluation(facts, layer);
+    this.#evaluation = new Evaluation(facts, PENDING_FACTS[layer]);
     this.#candidates = policy.index.candidates(facts);
   }
 

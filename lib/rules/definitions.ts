@@ -193,7 +193,13 @@ export class Definitions {
         });
         return REFUSED;
       }
-      parts.push({ text, index: piece.index, length: piece.length });
+      const leading = parts.length > 0 ? 0 : text.length - text.trimStart().length;
+      if (leading === text.length) continue;
+      parts.push({
+        text: text.slice(leading),
+        index: piece.index + leading,
+        length: piece.length - leading,
+      });
     }
     return sound ? { ok: true, expression: expression(scalar, parts) } : REFUSED;
   }

@@ -15,6 +15,7 @@ import {
 } from "yaml";
 import type { Diagnostic, Finding, Source, Span } from "./diagnostic.ts";
 import { LIMITS } from "./limits.ts";
+import type { RequestSpec } from "./request.ts";
 import { type ScalarText, scalarText } from "./scalar.ts";
 import { nearest } from "./suggest.ts";
 import { DEFAULT_EGRESS, type Egress } from "./types.ts";
@@ -31,11 +32,24 @@ export interface RawRule {
   readonly egress: Egress | null;
 }
 
+/** A policy test as written: a request and what should become of it. */
+export interface RawTest {
+  readonly name: string | null;
+  readonly request: RequestSpec;
+  readonly expect: "allow" | "block";
+  /** The rule that should decide. */
+  readonly rule: string | null;
+  readonly span: Span;
+}
+
 /** A rule file as written, checked for shape only. */
 export interface RawFile {
   readonly source: Source;
   readonly definitions: ReadonlyMap<string, ScalarText>;
   readonly rules: readonly RawRule[];
+  readonly tests: readonly RawTest[];
+  /** The file lists rules, whether or not they are sound. */
+  readonly hasRules: boolean;
 }
 
 /** S003-FR-032: lower numbers are judged first. */
@@ -43,8 +57,24 @@ const DEFAULT_PRIORITY = 100;
 const MIN_PRIORITY = -2_147_483_648;
 const MAX_PRIORITY = 2_147_483_647;
 
-const FILE_FIELDS = ["version", "definitions", "rules"];
+const FILE_FIELDS = ["version", "definitions", "rules", "tests"];
 const RULE_FIELDS = ["id", "condition", "action", "log", "description", "priority", "egress"];
+const TEST_FIELDS = [
+  "name",
+  "url",
+  "method",
+  "headers",
+  "dns",
+  "record_type",
+  "connect",
+  "tool",
+  "args",
+  "cwd",
+  "agent",
+  "address",
+  "expect",
+  "rule",
+];
 const EGRESS_FIELDS = ["mode", "ports", "allow_private_ips", "tls"];
 
 const ID_PATTERN = /^[A-Za-z0-9][A-Za-z0-9_.-]*$/;
@@ -130,10 +160,13 @@ class FileReader {
     if (root === null) return null;
     const fields = this.#fields(root, FILE_FIELDS, "a rule file");
     this.#checkVersion(fields.get("version"), root);
+    const rules = fields.get("rules");
     return {
       source: this.#source,
       definitions: this.#definitions(fields.get("definitions")),
-      rules: this.#rules(fields.get("rules")),
+      rules: this.#rules(rules),
+      tests: this.#tests(fields.get("tests")),
+      hasRules: isSeq(rules) && rules.items.length > 0,
     };
   }
 
@@ -333,6 +366,84 @@ class FileReader {
       return [];
     }
     return node.items.flatMap((item) => this.#rule(item) ?? []);
+  }
+
+  #tests(node: unknown): RawTest[] {
+    if (node === undefined || isNothing(node)) return [];
+    if (isSeq(node)) return node.items.flatMap((item) => this.#test(item) ?? []);
+    this.#error(node, {
+      code: "rules.type",
+      message: `'tests' must be a list, not ${describe(node)}`,
+      hint: "For example: - { url: https://api.example.com/, expect: allow }",
+    });
+    return [];
+  }
+
+  #test(node: unknown): RawTest | null {
+    if (!isMap(node)) {
+      this.#error(node, {
+        code: "rules.type",
+        message: `a test must be a mapping of fields, not ${describe(node)}`,
+        hint: "For example: - { url: https://api.example.com/, expect: allow }",
+      });
+      return null;
+    }
+    const fields = this.#fields(node, TEST_FIELDS, "a test");
+    const optional = (name: string): Record<string, string> => {
+      const text = fields.has(name) ? this.#text(fields.get(name), `'${name}'`) : null;
+      return text === null ? {} : { [name]: text.value };
+    };
+    const request: RequestSpec = {
+      ...optional("url"),
+      ...optional("method"),
+      ...optional("dns"),
+      ...optional("record_type"),
+      ...optional("connect"),
+      ...optional("tool"),
+      ...optional("cwd"),
+      ...optional("agent"),
+      ...optional("address"),
+      ...(fields.has("headers") ? { headers: this.#headers(fields.get("headers")) } : {}),
+      ...(fields.has("args") ? { args: this.#arguments(fields.get("args")) } : {}),
+    };
+    const name = fields.has("name") ? this.#text(fields.get("name"), "'name'") : null;
+    const rule = fields.has("rule") ? this.#text(fields.get("rule"), "'rule'") : null;
+    const expect = this.#choice(
+      fields.get("expect"),
+      "'expect'",
+      ["allow", "block"] as const,
+      ACTION_SYNONYMS,
+    );
+    if (expect === null) return null;
+    return {
+      name: name?.value ?? null,
+      request,
+      expect,
+      rule: rule?.value ?? null,
+      span: this.#span(node.items[0]?.key),
+    };
+  }
+
+  #headers(node: unknown): Record<string, string> {
+    const headers: Record<string, string> = {};
+    if (!isMap(node)) {
+      const message = `'headers' must be a mapping of names to texts, not ${describe(node)}`;
+      this.#error(node, { code: "rules.type", message });
+      return headers;
+    }
+    for (const [name, value] of this.#fields(node, null, "'headers'")) {
+      headers[name] = this.#text(value, `header '${name}'`)?.value ?? "";
+    }
+    return headers;
+  }
+
+  #arguments(node: unknown): string[] {
+    if (isSeq(node)) {
+      return node.items.flatMap((item) => this.#text(item, "an argument")?.value ?? []);
+    }
+    const message = `'args' must be a list of texts, not ${describe(node)}`;
+    this.#error(node, { code: "rules.type", message, hint: "For example: args: [push, --force]" });
+    return [];
   }
 
   #rule(node: unknown): RawRule | null {

@@ -13,9 +13,9 @@ import { isUnder } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";
 import { FACTS, isTooLarge } from "./facts.ts";
 import type { Constant, Expr, FunctionName } from "./ir.ts";
-import { type FactName, PENDING_FACTS } from "./language.ts";
+import type { FactName } from "./language.ts";
 import { compilePattern } from "./pattern.ts";
-import type { Facts, Layer } from "./types.ts";
+import type { Facts } from "./types.ts";
 
 /** May be, or become, true. */
 export const CAN_BE_TRUE = 1;
@@ -57,23 +57,24 @@ export class Evaluation {
   readonly variables: unknown[] = [];
   /** Why the last failing part failed, for the operator. */
   failure = "";
-  readonly #pending: ReadonlySet<FactName>;
 
-  constructor(readonly facts: Facts, layer: Layer) {
-    this.#pending = PENDING_FACTS[layer];
-  }
+  /**
+   * @param facts What is known.
+   * @param pending What is not known yet and will be: {@linkcode PENDING_FACTS} of the layer.
+   */
+  constructor(readonly facts: Facts, readonly pending: ReadonlySet<FactName>) {}
 
   /** What stands for a fact that is not there. */
   missing(fact: FactName): Unknown {
-    return this.#pending.has(fact) ? PENDING : NEVER;
+    return this.pending.has(fact) ? PENDING : NEVER;
   }
 }
 
 /** A compiled condition. Never throws. */
 export type Condition = (evaluation: Evaluation) => Outcome;
 
-/** A compiled value: the value, an Unknown or a Failure. Never throws. */
-type Value = (evaluation: Evaluation) => unknown;
+/** A compiled value: the value, or one for which {@linkcode isKnown} is false. Never throws. */
+export type Value = (evaluation: Evaluation) => unknown;
 
 function fromOutcome(outcome: Outcome, evaluation: Evaluation): unknown {
   if (outcome === TRUE) return true;
@@ -565,8 +566,13 @@ function call(name: FunctionName, items: readonly Expr[]): Value {
   };
 }
 
-/** Compiles an expression that is used as a value. */
-function compileValue(expr: Expr): Value {
+/** Whether a compiled value gave a value, and not that it is unknown or has failed. */
+export function isKnown(value: unknown): boolean {
+  return !(value instanceof Unknown || value instanceof Failure);
+}
+
+/** Compiles an expression that is used as a value; see {@linkcode isKnown} for what it gives. */
+export function compileValue(expr: Expr): Value {
   switch (expr.op) {
     case "constant": {
       const { value } = expr;

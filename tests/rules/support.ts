@@ -5,7 +5,7 @@ import { compilePolicy } from "../../lib/rules/compile.ts";
 import { formatDiagnostic } from "../../lib/rules/diagnostic.ts";
 import { compileCondition, Evaluation, type Outcome } from "../../lib/rules/evaluate.ts";
 import type { Expr } from "../../lib/rules/ir.ts";
-import { celEnvironment } from "../../lib/rules/language.ts";
+import { celEnvironment, PENDING_FACTS } from "../../lib/rules/language.ts";
 import { lowerExpression } from "../../lib/rules/lower.ts";
 import { PatternBudget } from "../../lib/rules/pattern.ts";
 import type { Policy } from "../../lib/rules/policy.ts";
@@ -62,7 +62,7 @@ export function conditionOf(
   const expr = exprOf(condition);
   if (expr === null) return null;
   const evaluate = compileCondition(expr);
-  return (facts, layer = "dial") => evaluate(new Evaluation(facts, layer));
+  return (facts, layer = "dial") => evaluate(new Evaluation(facts, PENDING_FACTS[layer]));
 }
 
 /** What the DNS filter knows. */

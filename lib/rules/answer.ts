@@ -1,0 +1,40 @@
+/** What a policy says to a whole request: the first layer that blocks, or a yes from all of them. */
+import { decide } from "./decide.ts";
+import type { Policy } from "./policy.ts";
+import { type RequestSpec, type Step, stepsOf } from "./request.ts";
+import type { Verdict } from "./types.ts";
+
+/** One layer's verdict on a request. */
+export interface JudgedStep extends Step {
+  readonly verdict: Verdict;
+}
+
+/** The whole answer. */
+export interface Answer {
+  readonly allowed: boolean;
+  /** The layers asked, in order; the last one blocks unless `allowed`. */
+  readonly steps: readonly JudgedStep[];
+}
+
+/** Asks the layers in order and stops at the first that blocks, as a real request does. */
+export function judge(policy: Policy, steps: readonly Step[]): Answer {
+  const judged: JudgedStep[] = [];
+  for (const step of steps) {
+    const verdict = decide(policy, step.layer, step.facts);
+    judged.push({ ...step, verdict });
+    if (!verdict.allowed) return { allowed: false, steps: judged };
+  }
+  return { allowed: judged.length > 0, steps: judged };
+}
+
+/** What a policy says to `spec`, or what is wrong with `spec`. */
+export function answer(
+  policy: Policy,
+  spec: RequestSpec,
+): { readonly ok: true; readonly answer: Answer } | {
+  readonly ok: false;
+  readonly message: string;
+} {
+  const steps = stepsOf(spec);
+  return steps.ok ? { ok: true, answer: judge(policy, steps.steps) } : steps;
+}

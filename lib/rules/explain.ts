@@ -1,0 +1,172 @@
+/**
+ * Why: one answer that walks the layers and shows for each the verdict, the rule, and the values of the
+ * rule's parts; for a refusal the allow rule that came nearest and the clause that failed.
+ */
+import { judge, type JudgedStep } from "./answer.ts";
+import {
+  CAN_BE_TRUE,
+  compileCondition,
+  compileValue,
+  Evaluation,
+  FAILED,
+  FALSE,
+  isKnown,
+  type Outcome,
+  TRUE,
+} from "./evaluate.ts";
+import { type Expr, parts } from "./ir.ts";
+import { PENDING_FACTS } from "./language.ts";
+import type { CompiledRule, Policy } from "./policy.ts";
+import { type RequestSpec, stepsOf } from "./request.ts";
+import type { Facts, Layer, Verdict } from "./types.ts";
+
+/** What a condition came to. `pending`: a later layer will know. `never`: nobody will. */
+export type Truth = "true" | "false" | "error" | "pending" | "never";
+
+/** One clause of a condition. */
+export interface Clause {
+  /** As written, with definitions expanded. */
+  readonly text: string;
+  readonly truth: Truth;
+  /** Facts that it reads; null where one is not known. */
+  readonly facts: Readonly<Record<string, unknown>>;
+}
+
+/** A rule and what its condition came to. */
+export interface ExplainedRule {
+  readonly id: string;
+  readonly file: string;
+  readonly line: number;
+  readonly action: "allow" | "block";
+  readonly condition: string;
+  readonly truth: Truth;
+  readonly clauses: readonly Clause[];
+}
+
+/** One layer's part of the answer. */
+export interface ExplainedStep {
+  readonly layer: Layer;
+  readonly facts: Facts;
+  readonly verdict: Verdict;
+  /** The rule that decided. */
+  readonly rule: ExplainedRule | null;
+  /** For a refusal by default or port: the allow rule that came nearest, and what kept it from counting. */
+  readonly nearest: { readonly rule: ExplainedRule; readonly failed: Clause | null } | null;
+}
+
+/** The whole answer. */
+export type Explanation =
+  | { readonly ok: true; readonly allowed: boolean; readonly steps: readonly ExplainedStep[] }
+  | { readonly ok: false; readonly message: string };
+
+function truthOf(outcome: Outcome): Truth {
+  if (outcome === TRUE) return "true";
+  if (outcome === FALSE) return "false";
+  if (outcome === FAILED) return "error";
+  return (outcome & CAN_BE_TRUE) === 0 ? "never" : "pending";
+}
+
+/** The parts of a condition that are joined by `&&`, `||`, `!` and `?:`. */
+function clausesOf(expr: Expr): readonly Expr[] {
+  switch (expr.op) {
+    case "and":
+    case "or":
+    case "not":
+    case "if":
+      return parts(expr).flatMap(clausesOf);
+    default:
+      return [expr];
+  }
+}
+
+/** Facts that an expression reads, with their values. */
+function factsOf(expr: Expr, evaluation: Evaluation): Record<string, unknown> {
+  if (expr.op === "fact") {
+    const value = compileValue(expr)(evaluation);
+    return { [expr.name]: isKnown(value) ? value : null };
+  }
+  return Object.assign({}, ...parts(expr).map((part) => factsOf(part, evaluation)));
+}
+
+function explainClause(expr: Expr, condition: string, evaluation: Evaluation): Clause {
+  return {
+    text: condition.slice(...expr.at),
+    truth: truthOf(compileCondition(expr)(evaluation)),
+    facts: factsOf(expr, evaluation),
+  };
+}
+
+function explainRule(rule: CompiledRule, evaluation: Evaluation): ExplainedRule {
+  return {
+    id: rule.id,
+    file: rule.file,
+    line: rule.line,
+    action: rule.action,
+    condition: rule.condition,
+    truth: truthOf(rule.evaluate(evaluation)),
+    clauses: clausesOf(rule.expr).map((expr) => explainClause(expr, rule.condition, evaluation)),
+  };
+}
+
+/** How far a condition is from counting, and the first clause in the way. */
+interface Distance {
+  /** Clauses that would have to be otherwise. */
+  readonly clauses: number;
+  readonly failed: Expr | null;
+}
+
+function distance(expr: Expr, evaluation: Evaluation): Distance {
+  if (expr.op === "and") {
+    const items = expr.items.map((item) => distance(item, evaluation));
+    return {
+      clauses: items.reduce((sum, item) => sum + item.clauses, 0),
+      failed: items.find((item) => item.failed !== null)?.failed ?? null,
+    };
+  }
+  if (expr.op === "or") {
+    const items = expr.items.map((item) => distance(item, evaluation));
+    return items.reduce((best, item) => item.clauses < best.clauses ? item : best);
+  }
+  const counts = (compileCondition(expr)(evaluation) & CAN_BE_TRUE) !== 0;
+  return counts ? { clauses: 0, failed: null } : { clauses: 1, failed: expr };
+}
+
+function nearestRule(policy: Policy, evaluation: Evaluation): ExplainedStep["nearest"] {
+  let best: { rule: CompiledRule; distance: Distance; share: number } | null = null;
+  for (const rule of policy.rules) {
+    if (rule.action !== "allow") continue;
+    const found = distance(rule.expr, evaluation);
+    const share = found.clauses / clausesOf(rule.expr).length;
+    const nearer = best === null || found.clauses < best.distance.clauses ||
+      (found.clauses === best.distance.clauses && share < best.share);
+    if (nearer) best = { rule, distance: found, share };
+  }
+  if (best === null) return null;
+  const { rule, distance: { failed } } = best;
+  return {
+    rule: explainRule(rule, evaluation),
+    failed: failed === null ? null : explainClause(failed, rule.condition, evaluation),
+  };
+}
+
+function explainStep(policy: Policy, step: JudgedStep): ExplainedStep {
+  const evaluation = new Evaluation(step.facts, PENDING_FACTS[step.layer]);
+  const { verdict } = step;
+  const rule = verdict.rule === null ? undefined : policy.byId.get(verdict.rule.id);
+  const isDecided = verdict.reason === "rule" || verdict.reason === "rule_error";
+  return {
+    layer: step.layer,
+    facts: step.facts,
+    verdict,
+    rule: rule === undefined ? null : explainRule(rule, evaluation),
+    nearest: isDecided ? null : nearestRule(policy, evaluation),
+  };
+}
+
+/** Explains what a policy says to a hypothetical request. */
+export function explain(policy: Policy, spec: RequestSpec): Explanation {
+  const steps = stepsOf(spec);
+  if (!steps.ok) return steps;
+  const { allowed, steps: judged } = judge(policy, steps.steps);
+  return { ok: true, allowed, steps: judged.map((step) => explainStep(policy, step)) };
+}
