@@ -57,7 +57,7 @@ export async function tryPromise(stage: Stage, promised: Attempt): Promise<Row> 
   const printed = promised.client.exec(`${client.stdout}\n${client.stderr}`);
   if (printed === null) broken.push(`the client should see ${promised.client.source}`);
   if (promised.allowed && nothing(seen)) broken.push("nothing arrived");
-  if (!promised.allowed && !nothing(seen)) broken.push("it arrived");
+  if (!promised.allowed && !nothing(seen)) broken.push(`it arrived: ${arrivals(seen)}`);
   if (!decidedAsPromised(promised, decided)) {
     broken.push(`${promised.layer} should ${promised.allowed ? "allow" : "block"} it`);
   }
@@ -104,6 +104,14 @@ function describeDecided(promised: Attempt, decided: Decided): string {
   if (record !== undefined) return describe(record);
   if (decided.drops.length > 0) return `kernel: ${decided.drops.join(", ")}`;
   return decided.records.map(describe).join(", ") || "nobody";
+}
+
+/** Everything that arrived, with senders and receivers. */
+function arrivals({ receipts, packets }: Seen): string {
+  return [
+    ...packets.map((p) => `${p.packets} ${p.protocol} packets ${p.from} to ${p.to}:${p.port}`),
+    ...receipts.map((r) => `${r.kind} ${r.from} to ${r.to}:${r.port}`),
+  ].join(", ");
 }
 
 function lastLine(client: Finished): string {

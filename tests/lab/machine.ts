@@ -86,6 +86,7 @@ export class Machine implements AsyncDisposable {
       `--pid=${namespaces}/pid_for_children`,
       // Entering a mount namespace leads to its root, which is not ours in a chroot.
       `--root=/proc/${this.pid}/root`,
+      `--wd=/proc/${this.pid}/root`,
       "--",
       ...argv,
     ];

@@ -82,6 +82,14 @@ table inet witness {
 }
 `;
 
+/** As nft prints them, with /etc/protocols and without. */
+const PROTOCOLS: Readonly<Record<string, string>> = {
+  tcp: "tcp",
+  "6": "tcp",
+  udp: "udp",
+  "17": "udp",
+};
+
 const listing = z.object({
   nftables: z.array(z.object({
     set: z.object({
@@ -131,7 +139,7 @@ export class Witness implements Receiver {
         return {
           from: `${from}`,
           to: `${to}`,
-          protocol: protocol === "tcp" || protocol === "udp" ? protocol : "icmp",
+          protocol: PROTOCOLS[`${protocol}`] ?? "icmp",
           port: Number(port ?? 0),
           packets: elem.counter.packets,
         };
