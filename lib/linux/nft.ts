@@ -83,35 +83,36 @@ function spawn(args: readonly string[]): Deno.ChildProcess {
   }
 }
 
+async function finish(child: Deno.ChildProcess, input: string): Promise<NftResult> {
+  const [stdout, stderr, status] = await Promise.all([
+    readBounded(child.stdout),
+    readBounded(child.stderr),
+    child.status,
+    writeAll(child.stdin, input),
+  ]);
+  if (stdout === null || stderr === null) {
+    throw failure(
+      "bridge.nft_output",
+      `nft printed more than ${MAX_OUTPUT_BYTES / 1024 / 1024} MiB`,
+      "look at the tables with: nft list table inet outcall",
+    );
+  }
+  return { success: status.success, stdout, stderr };
+}
+
 async function runNft(args: readonly string[], input: string): Promise<NftResult> {
   const child = spawn(args);
-  let timedOut = false;
+  const timeout = Promise.withResolvers<never>();
   const timer = setTimeout(() => {
-    timedOut = true;
     child.kill("SIGKILL");
+    timeout.reject(failure(
+      "bridge.nft_timeout",
+      `nft did not finish within ${TIMEOUT_MS / 1000} s`,
+      "look for other programs that change nftables all the time, and for an overloaded host",
+    ));
   }, TIMEOUT_MS);
   try {
-    const [stdout, stderr, status] = await Promise.all([
-      readBounded(child.stdout),
-      readBounded(child.stderr),
-      child.status,
-      writeAll(child.stdin, input),
-    ]);
-    if (timedOut) {
-      throw failure(
-        "bridge.nft_timeout",
-        `nft did not finish within ${TIMEOUT_MS / 1000} s`,
-        "look for other programs that change nftables all the time, and for an overloaded host",
-      );
-    }
-    if (stdout === null || stderr === null) {
-      throw failure(
-        "bridge.nft_output",
-        `nft printed more than ${MAX_OUTPUT_BYTES / 1024 / 1024} MiB`,
-        "look at the tables with: nft list table inet outcall",
-      );
-    }
-    return { success: status.success, stdout, stderr };
+    return await Promise.race([finish(child, input), timeout.promise]);
   } finally {
     clearTimeout(timer);
   }
