@@ -6,7 +6,7 @@ import { z } from "zod";
 import { wantedMessage } from "./wanted.ts";
 
 const clientTask = z.discriminatedUnion("kind", [
-  /** One tunnel as fast as it goes: bytes a second. */
+  /** One tunnel as fast as it goes: megabytes (10^6 bytes) a second. */
   z.strictObject({ kind: z.literal("bulk"), seconds: z.number() }),
   /** A tunnel for each small answer: exchanges a second. */
   z.strictObject({
@@ -91,7 +91,7 @@ async function bulk(job: ClientJob, seconds: number): Promise<number> {
   const endMs = performance.now();
   connection.close();
   if (endMs < deadlineMs) throw new Error(`the tunnel ended after ${received} bytes`);
-  return received * 1000 / (endMs - startMs);
+  return received / 1e3 / (endMs - startMs);
 }
 
 async function exchanges(

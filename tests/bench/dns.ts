@@ -1,6 +1,6 @@
 /** The DNS filter beside Unbound and dnsmasq, all with the same names in their caches. */
 import type { Machine } from "../lab/machine.ts";
-import { answersPerSec, type DnsRun, medianLatencyMs, queryFile } from "./dnsperf.ts";
+import { answersPerSec, type DnsRun, medianLatencyUs, queryFile } from "./dnsperf.ts";
 import { ALLOWED_NAMES, BLOCKED_NAMES } from "./names.ts";
 import { startPeer } from "./peers/peer.ts";
 import { RESOLVERS } from "./peers/resolvers.ts";
@@ -45,9 +45,9 @@ const CASES: readonly Case[] = [
     measure: answersPerSec,
   },
   {
-    what: { case: `median latency at ${LATENCY_RATE}/s`, unit: "ms", better: "lower" },
+    what: { case: `median latency at ${LATENCY_RATE}/s`, unit: "µs", better: "lower" },
     questions: { ...ALLOWED, rate: LATENCY_RATE, seconds: 1 },
-    measure: medianLatencyMs,
+    measure: medianLatencyUs,
   },
 ];
 

@@ -85,9 +85,9 @@ export async function answersPerSec(run: DnsRun): Promise<number> {
   return (await measure(run, [])).answersPerSec;
 }
 
-/** Median time to an answer, in milliseconds. */
-export async function medianLatencyMs(run: DnsRun): Promise<number> {
+/** Median time to an answer, in microseconds. */
+export async function medianLatencyUs(run: DnsRun): Promise<number> {
   const { latenciesSecs } = await measure(run, ["-v"]);
   const sorted = latenciesSecs.toSorted((a, b) => a - b);
-  return 1000 * (sorted[Math.floor(sorted.length / 2)] ?? NaN);
+  return 1e6 * (sorted[Math.floor(sorted.length / 2)] ?? NaN);
 }

@@ -48,7 +48,7 @@ function exchanges(clients: number): Case {
 
 const CASES: readonly Case[] = [
   {
-    what: { case: "bulk through one tunnel", unit: "bytes/s", better: "higher" },
+    what: { case: "bulk through one tunnel", unit: "MB/s", better: "higher" },
     measure: (server) => runClient(server, { kind: "bulk", seconds: BULK_SECS }),
   },
   exchanges(1),

@@ -82,6 +82,8 @@ export class Stage implements AsyncDisposable {
     await lab.host.must(["ip", "route", "add", ORIGIN_ADDRESS, "via", "45.90.28.2"]);
     await peers.must(["ip", "route", "add", ORIGIN_ADDRESS, "via", "45.90.29.2"]);
     await peers.useResolver(ORIGIN_ADDRESS);
+    // Squid's shared memory would outlive it.
+    await peers.must(["mount", "-t", "tmpfs", "peers", "/dev/shm"]);
     for (const machine of [lab.host, lab.unfiltered, peers, origin]) await tune(machine);
     await startOrigin(origin);
 
