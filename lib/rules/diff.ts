@@ -1,0 +1,89 @@
+/** What would change: attempts that were recorded, judged by the policy in force and by a candidate. */
+import { decide } from "./decide.ts";
+import type { Policy } from "./policy.ts";
+import type { Facts, Layer, Verdict } from "./types.ts";
+
+/** What a decision record holds of an attempt; the parts of it that rules can see. */
+export interface RecordedAttempt {
+  readonly layer: Layer | "kernel";
+  readonly agent: { readonly name: string } | null;
+  readonly attempt: {
+    readonly host?: string;
+    readonly address?: string;
+    readonly port?: number;
+    readonly method?: string;
+    readonly path?: string;
+    readonly recordType?: string;
+  };
+}
+
+/** One kind of attempt whose verdict would change. */
+export interface Flip {
+  readonly layer: Layer;
+  readonly facts: Facts;
+  /** How many of the recorded attempts are this one. */
+  readonly count: number;
+  readonly before: Verdict;
+  readonly after: Verdict;
+}
+
+/** What would change. */
+export interface PolicyDiff {
+  /** Recorded attempts that could be judged again. */
+  readonly examined: number;
+  /** Most frequent first. */
+  readonly flips: readonly Flip[];
+}
+
+/** `{ [key]: value }`, or nothing where the value is unknown. */
+function known<K extends string, V>(key: K, value: V | undefined): { [P in K]?: V } {
+  const result: { [P in K]?: V } = {};
+  if (value !== undefined) result[key] = value;
+  return result;
+}
+
+/**
+ * The facts of a recorded attempt, or null where the policy was not asked. What records leave out
+ * (headers, arguments) stays unknown.
+ */
+export function recordedFacts({ layer, agent, attempt }: RecordedAttempt): Facts | null {
+  if (layer === "kernel" || agent === null) return null;
+  const { host, address, port, method, path, recordType } = attempt;
+  const isDns = layer === "dns" || layer === "grant";
+  return {
+    network: {
+      ...known("hostname", host),
+      ...known("ip", address),
+      ...known("port", port),
+      ...(isDns ? {} : { protocol: "tcp" }),
+    },
+    http: { ...known("host", host), ...known("method", method), ...known("path", path) },
+    ...(isDns ? { dns: { ...known("query", host), ...known("record_type", recordType) } } : {}),
+    agent: { name: agent.name },
+  };
+}
+
+/** Judges recorded attempts by both policies and lists those that differ. */
+export function diffPolicies(
+  before: Policy,
+  after: Policy,
+  recorded: Iterable<RecordedAttempt>,
+): PolicyDiff {
+  const kinds = new Map<string, { layer: Layer; facts: Facts; count: number }>();
+  let examined = 0;
+  for (const record of recorded) {
+    const facts = recordedFacts(record);
+    if (facts === null || record.layer === "kernel") continue;
+    examined++;
+    const key = JSON.stringify([record.layer, facts]);
+    const kind = kinds.get(key);
+    if (kind === undefined) kinds.set(key, { layer: record.layer, facts, count: 1 });
+    else kind.count++;
+  }
+  const flips = [...kinds.values()].flatMap(({ layer, facts, count }) => {
+    const was = decide(before, layer, facts);
+    const is = decide(after, layer, facts);
+    return was.allowed === is.allowed ? [] : [{ layer, facts, count, before: was, after: is }];
+  });
+  return { examined, flips: flips.sort((a, b) => b.count - a.count) };
+}
