@@ -94,30 +94,35 @@ class Judgement {
 
   #allowed(rule: CompiledRule): Verdict {
     const egress = rule.egress ?? DEFAULT_EGRESS;
-    const allowPrivateIps = egress.allowPrivateIps ||
-      (this.layer === "dns" && this.#anotherAllowsPrivateIps());
-    return this.#finish({
-      allowed: true,
-      reason: "rule",
-      rule: ref(rule),
-      egress: { ...egress, allowPrivateIps },
-    });
+    const verdict: Verdict = { allowed: true, reason: "rule", rule: ref(rule), egress };
+    return this.#finish(this.layer === "dns" ? this.#withDnsTerms(verdict, rule) : verdict);
   }
 
   /**
-   * Whether a later rule that may serve this name admits private addresses: all of them wait for the
-   * same DNS answer. Ends at a block rule that holds for certain.
+   * Adds what the later rules that may serve this name admit: all of them wait for the same DNS
+   * answer. Ends at a block rule that holds for certain.
    */
-  #anotherAllowsPrivateIps(): boolean {
-    for (let rule = this.#next(); rule !== null; rule = this.#next()) {
-      const outcome = this.#evaluate(rule);
+  #withDnsTerms(verdict: Verdict, deciding: CompiledRule): Verdict {
+    const host = this.facts.dns?.query ?? "";
+    const egress = deciding.egress ?? DEFAULT_EGRESS;
+    let allowPrivateIps = false;
+    let namesRecordType = false;
+    let namesHost = false;
+    for (let rule: CompiledRule | null = deciding; rule !== null; rule = this.#next()) {
+      const outcome = rule === deciding ? TRUE : this.#evaluate(rule);
       if (rule.action === "block") {
-        if (outcome === TRUE || outcome === FAILED) return false;
-      } else if ((outcome & CAN_BE_TRUE) !== 0 && rule.egress?.allowPrivateIps === true) {
-        return true;
+        if (outcome === TRUE || outcome === FAILED) break;
+      } else if ((outcome & CAN_BE_TRUE) !== 0) {
+        allowPrivateIps ||= rule.egress?.allowPrivateIps ?? false;
+        namesRecordType ||= rule.mentionsRecordType;
+        namesHost ||= rule.hosts?.exact.has(host) ?? false;
       }
     }
-    return false;
+    return {
+      ...verdict,
+      egress: { ...egress, allowPrivateIps },
+      dns: { namesRecordType, namesHost },
+    };
   }
 
   #blocked(reason: VerdictReason, rule: CompiledRule | null): Verdict {

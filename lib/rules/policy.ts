@@ -3,7 +3,7 @@
  * and crosses isolates; each isolate builds its own functions from it.
  */
 import { compileCondition, type Condition } from "./evaluate.ts";
-import { HostIndex, type RuleIndex } from "./index.ts";
+import { HostIndex, type HostSet, hostsOf, type RuleIndex } from "./index.ts";
 import { type Expr, mentions } from "./ir.ts";
 import type { Egress, RuleRef } from "./types.ts";
 
@@ -34,6 +34,10 @@ export interface CompiledRule extends RuleData {
   readonly evaluate: Condition;
   /** The condition reads `network.port`. */
   readonly mentionsPort: boolean;
+  /** The condition reads `dns.record_type`. */
+  readonly mentionsRecordType: boolean;
+  /** See {@linkcode hostsOf}. */
+  readonly hosts: HostSet | null;
 }
 
 /** A policy, ready to decide. */
@@ -52,6 +56,8 @@ export function buildPolicy(data: PolicyData): Policy {
     ...rule,
     evaluate: compileCondition(rule.expr),
     mentionsPort: mentions(rule.expr, "network.port"),
+    mentionsRecordType: mentions(rule.expr, "dns.record_type"),
+    hosts: hostsOf(rule.expr),
   }));
   const index = new HostIndex(data.rules.map(({ expr }) => expr));
   const byId = new Map(rules.map((rule) => [rule.id, rule]));

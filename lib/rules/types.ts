@@ -93,6 +93,17 @@ export interface RuleFailure extends RuleRef {
   readonly message: string;
 }
 
+/**
+ * What an allowed name may be answered with: the union over the deciding rule and those after it that
+ * could still apply, since all of them wait for the same DNS answer.
+ */
+export interface DnsTerms {
+  /** A rule reads `dns.record_type`: its author thought of types, so other types pass, too. */
+  readonly namesRecordType: boolean;
+  /** A rule names this very host, and not only a suffix or pattern that it matches. */
+  readonly namesHost: boolean;
+}
+
 /** The policy's answer for one attempt at one layer. */
 export interface Verdict {
   readonly allowed: boolean;
@@ -101,6 +112,8 @@ export interface Verdict {
   readonly rule: RuleRef | null;
   /** The deciding allow rule's egress; null when blocked. */
   readonly egress: Egress | null;
+  /** Only for a name that the `dns` layer allows. */
+  readonly dns?: DnsTerms;
   /** Rules that failed on the way, the first few; absent when there are none (decision D9). */
   readonly failures?: readonly RuleFailure[];
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { decide } from "../../lib/rules/decide.ts";
 import { buildPolicy, emptyPolicy } from "../../lib/rules/policy.ts";
-import type { Layer } from "../../lib/rules/types.ts";
+import type { DnsTerms, Layer } from "../../lib/rules/types.ts";
 import {
   compileFiles,
   connectFacts,
@@ -44,6 +44,7 @@ Deno.test("decide() follows the quickstart's rule at every layer (D7)", () => {
     reason: "rule",
     rule: allowed,
     egress: { mode: "proxy", allowPrivateIps: false, tls: "sni" },
+    dns: { namesRecordType: false, namesHost: true },
   });
   assert.ok(decide(policy, "connect", connectFacts("api.openai.com")).allowed);
   assert.ok(decide(policy, "sni", connectFacts("api.openai.com")).allowed);
@@ -281,6 +282,21 @@ Deno.test("decide(): DNS keeps private answers when any rule that may follow wan
   assert.equal(privateIps(get, block, post), false);
   const failing = { condition: 'http.headers["a"] == "b" || 1 / 0 == 1', action: "block" as const };
   assert.equal(privateIps(get, failing, post), true, "unknown is no failure");
+});
+
+Deno.test("decide(): DNS learns whether a rule that may follow names the host, and record types", () => {
+  const terms = (...rules: RuleSpec[]): DnsTerms | undefined =>
+    decide(policyOf(...rules), "dns", dnsFacts("a.x.org")).dns;
+  const suffix = { condition: 'http.host.endsWith(".x.org")' };
+  const exact = { condition: 'http.host == "a.x.org" && http.method == "GET"' };
+  const typed = { condition: 'dns.query.under("x.org") && dns.record_type != "TXT"' };
+  assert.deepEqual(terms(suffix), { namesRecordType: false, namesHost: false });
+  assert.deepEqual(terms(suffix, exact), { namesRecordType: false, namesHost: true });
+  assert.deepEqual(terms(suffix, typed), { namesRecordType: true, namesHost: false });
+  const block = { condition: 'dns.query == "a.x.org"', action: "block" as const };
+  assert.deepEqual(terms(suffix, block, exact), { namesRecordType: false, namesHost: false });
+  const typedBlock = { condition: 'dns.record_type == "TXT"', action: "block" as const };
+  assert.deepEqual(terms(typedBlock, suffix), { namesRecordType: false, namesHost: false });
 });
 
 Deno.test("decide(): the deciding rule's own egress governs every other layer (ADV-TLS-07)", () => {
