@@ -108,7 +108,7 @@ const TYPE_WORDS: Readonly<Record<string, string>> = {
 };
 
 /** A CEL type in an operator's words. Namespaces appear as `$http`. */
-function typeWords(type: string): string {
+export function typeWords(type: string): string {
   if (type.startsWith("$")) return `the whole namespace ${type.slice(1)}`;
   if (Object.hasOwn(TYPE_WORDS, type)) return TYPE_WORDS[type] ?? type;
   if (type.startsWith("list")) return "a list";
@@ -151,6 +151,8 @@ function wrongOperands(summary: string): Finding {
       message: `CEL type error: ${typeWords(left)} cannot be in ${typeWords(right)}`,
       hint: right === "string"
         ? "Use contains() to look for text in a text."
+        : right.startsWith("$")
+        ? namespaceHint(right.slice(1))
         : 'Write: http.host in ["a.example", "b.example"]',
     };
   }
@@ -163,18 +165,48 @@ function wrongOperands(summary: string): Finding {
       typeWords(left)
     } ${operator === "+" ? "and" : "with"} ${typeWords(right)}`,
     hint: namespace !== undefined
-      ? `Name one of its fields, such as ${namespace.slice(1)}.${
-        FIRST_FIELDS.get(namespace.slice(1)) ?? ""
-      }.`
+      ? namespaceHint(namespace.slice(1))
       : numberAsText
       ? "Write numbers without quotes and text with quotes."
       : undefined,
   };
 }
 
-const FIRST_FIELDS = new Map(
-  Object.entries(NAMESPACES).map(([namespace, fields]) => [namespace, Object.keys(fields)[0]]),
-);
+function namespaceHint(name: string): string {
+  const [first = ""] = isNamespace(name) ? Object.keys(fieldsOf(name)) : [];
+  return `Name one of its fields, such as ${name}.${first}.`;
+}
+
+/** `&&`, `||` or `?:` on something that is neither true nor false. */
+function notLogical(summary: string): Finding {
+  const type = /got '(.+)'$/.exec(summary)?.[1] ?? "";
+  return {
+    code: "rules.type_mismatch",
+    message: `CEL type error: &&, || and ?: need true or false, not ${typeWords(type)}`,
+    hint: 'Compare it with something, as in http.host == "api.example.com".',
+  };
+}
+
+function mixedTypes(summary: string): Finding {
+  const [, expected = "", found = ""] = /expected type '(.+)' but found '(.+)'$/.exec(summary) ??
+    [];
+  return {
+    code: "rules.type_mismatch",
+    message: `CEL type error: ${typeWords(expected)} is expected here as before, not ${
+      typeWords(found)
+    }`,
+    hint: "All values of a list or map must be of one type.",
+  };
+}
+
+function missingVariable(summary: string): Finding {
+  const name = /^[a-z_]+/.exec(summary)?.[0] ?? "";
+  return {
+    code: "rules.wrong_call",
+    message: `CEL type error: ${name}() needs the name of a variable first`,
+    hint: `Write: ${FUNCTIONS[name] ?? ""}`,
+  };
+}
 
 function wrongCall(node: ASTNode | undefined): Finding {
   const name = node?.op === "call" || node?.op === "rcall" ? node.args[0] : "";
@@ -213,11 +245,14 @@ function syntaxError(summary: string, text: string, start: number, end: number):
         : undefined,
     };
   }
-  if (Object.hasOwn(OPERATOR_WORDS, word)) {
+  // `not x` fails at x, because `not` by itself is a name.
+  const before = /\b(?:not|NOT)(?=\s+$)/.exec(text.slice(0, start))?.[0] ?? "";
+  const foreign = [before, word].find((each) => Object.hasOwn(OPERATOR_WORDS, each));
+  if (foreign !== undefined) {
     return {
       code,
-      message: `CEL parse error: unexpected '${word}'`,
-      hint: `CEL writes ${OPERATOR_WORDS[word] ?? ""} instead.`,
+      message: `CEL parse error: unexpected '${foreign}'`,
+      hint: `CEL writes ${OPERATOR_WORDS[foreign] ?? ""} instead.`,
     };
   }
   const single = /^[=&|](?![=&|])/.exec(rest)?.[0];
@@ -273,10 +308,19 @@ function problemOf(thrown: unknown, text: string): CelProblem {
       return at(wrongOperands(summary));
     case "no_matching_overload":
       return at(wrongCall(tree));
+    case "invalid_logical_operand":
+    case "invalid_condition_type":
+      return at(notLogical(summary));
+    case "heterogeneous_list_element":
+    case "heterogeneous_map_key":
+    case "heterogeneous_map_value":
+      return at(mixedTypes(summary));
+    case "invalid_macro_argument":
+      return at(missingVariable(summary));
     case "limit_exceeded":
       return at({
         code: "rules.too_complex",
-        message: `CEL parse error: the condition is too complex (${summary})`,
+        message: "CEL parse error: the condition is too complex",
         hint: "Split it into several rules, or put many hosts into one list: http.host in [...].",
       });
     default:

@@ -3,7 +3,7 @@
  * is reported at once, and a set with one error, or one of whose own tests fails, gives no policy at all.
  */
 import type { Environment } from "@marcbachmann/cel-js";
-import { type CelProblem, checkExpression } from "./check.ts";
+import { type CelProblem, checkExpression, typeWords } from "./check.ts";
 import { Definitions, type Expression } from "./definitions.ts";
 import { type Diagnostic, type Finding, Source, type Span } from "./diagnostic.ts";
 import { type RawFile, type RawRule, type RawTest, readDocument } from "./document.ts";
@@ -87,6 +87,7 @@ class Compiler {
   /** Compiles the rules of one file. */
   addFile(file: RuleFile): void {
     const source = new Source(file.path, file.text);
+    const errorsBefore = this.errors.length;
     const raw = readDocument(source, (diagnostic) => this.errors.push(diagnostic));
     if (raw === null) return;
     const definitions = new Definitions(
@@ -100,7 +101,8 @@ class Compiler {
       this.#addRule(source, rule, position, definitions);
     }
     for (const test of raw.tests) this.#addTest(source, test);
-    this.#warnAboutFile(raw, definitions);
+    // What is broken may well be what would have used a definition.
+    if (this.errors.length === errorsBefore) this.#warnAboutFile(raw, definitions);
   }
 
   /** All rules in evaluation order. */
@@ -166,7 +168,7 @@ class Compiler {
       this.#error(source, expression.locate(0, expression.text.length), {
         code: "rules.not_boolean",
         message: `CEL type error: a condition must be true or false, and this is ${
-          compiled.type === "dyn" ? "of unknown type" : `a ${compiled.type}`
+          typeWords(compiled.type)
         }`,
         hint: 'Compare it with something, as in http.host == "api.example.com".',
       });
@@ -200,11 +202,10 @@ class Compiler {
       return;
     }
     const { name, request, expect, rule } = test;
-    const place = source.position(test.span.start);
     this.tests.push({
       name: name ?? nameOf(request),
-      file: source.path,
-      ...place,
+      source,
+      span: test.span,
       request,
       expect,
       rule,

@@ -110,9 +110,14 @@ const YAML_MESSAGES: Readonly<Record<string, Finding>> = {
     message: "YAML error: this line is neither a field nor the continuation of one",
     hint: "Check for a missing ':' after the field's name, or a missing quote above.",
   },
+  TAG_RESOLVE_FAILED: {
+    code: "rules.yaml",
+    message: "YAML error: a value that starts with '!' must stand in quotes",
+    hint: "Put the condition between single quotes.",
+  },
   MISSING_CHAR: {
     code: "rules.yaml",
-    message: "YAML error: a closing quote, bracket or comma is missing",
+    message: "YAML error: a closing quote, bracket or comma is missing here or above",
     hint: 'Check the quotes: a condition that contains " is best put between single quotes.',
   },
   UNEXPECTED_TOKEN: {
@@ -134,6 +139,43 @@ function describe(node: unknown): string {
 /** A field with nothing after it, as when every rule below was commented out. */
 function isNothing(node: unknown): boolean {
   return node === null || (isScalar(node) && node.value === null);
+}
+
+/** The fields of a mapping by name. */
+class Fields {
+  readonly #values = new Map<string, unknown>();
+  /** Names that were written, but wrongly: what is missing for that has been reported. */
+  readonly #reported = new Set<string>();
+
+  set(name: string, value: unknown): void {
+    this.#values.set(name, value);
+  }
+
+  report(name: string): void {
+    this.#reported.add(name);
+  }
+
+  has(name: string): boolean {
+    return this.#values.has(name);
+  }
+
+  get(name: string): unknown {
+    return this.#values.get(name);
+  }
+
+  /** Whether the field is neither there nor was reported as wrong. */
+  isMissing(name: string): boolean {
+    return !this.#values.has(name) && !this.#reported.has(name);
+  }
+
+  /** Whether something was reported. */
+  get isSound(): boolean {
+    return this.#reported.size === 0;
+  }
+
+  [Symbol.iterator](): Iterator<[string, unknown]> {
+    return this.#values[Symbol.iterator]();
+  }
 }
 
 /** Reads one file; everything that is wrong with it goes to `report`. */
@@ -178,9 +220,14 @@ class FileReader {
       prettyErrors: false,
       version: "1.2",
     });
-    const problems = [...documents].flatMap((each) => [...each.errors, ...each.warnings]);
-    for (const each of problems.slice(0, 20)) this.#yamlError(each);
-    if (problems.length > 0) return null;
+    const [problem] = [...documents]
+      .flatMap((each) => [...each.errors, ...each.warnings])
+      .sort((a, b) => a.pos[0] - b.pos[0]);
+    if (problem !== undefined) {
+      // The others mostly follow from the first.
+      this.#yamlError(problem);
+      return null;
+    }
     const [first, second] = [...documents];
     if (second !== undefined) {
       this.#report(this.#source.diagnostic("error", {
@@ -214,8 +261,8 @@ class FileReader {
   }
 
   /** The values of a mapping by name; unknown, repeated and non-text keys are reported. */
-  #fields(map: YAMLMap, known: readonly string[] | null, what: string): Map<string, unknown> {
-    const fields = new Map<string, unknown>();
+  #fields(map: YAMLMap, known: readonly string[] | null, what: string): Fields {
+    const fields = new Fields();
     for (const { key, value } of map.items) {
       if (!isScalar(key) || typeof key.value !== "string") {
         this.#error(key, {
@@ -234,10 +281,13 @@ class FileReader {
         continue;
       }
       if (known !== null && !known.includes(name)) {
-        this.#error(key, this.#unknownField(name, known, what));
+        const meant = nearest(name, known);
+        fields.report(meant ?? name);
+        this.#error(key, this.#unknownField(name, known, what, meant));
         continue;
       }
       if (isAlias(value)) {
+        fields.report(name);
         this.#error(value, {
           code: "rules.alias",
           message: "YAML aliases (*name) are not supported",
@@ -250,7 +300,12 @@ class FileReader {
     return fields;
   }
 
-  #unknownField(name: string, known: readonly string[], what: string): Finding {
+  #unknownField(
+    name: string,
+    known: readonly string[],
+    what: string,
+    meant: string | null,
+  ): Finding {
     if (name === "enrich") {
       return {
         code: "rules.enrich",
@@ -258,7 +313,6 @@ class FileReader {
         hint: "Remove it.",
       };
     }
-    const meant = nearest(name, known);
     return {
       code: "rules.unknown_field",
       message: `unknown field '${name}' in ${what}`,
@@ -408,6 +462,14 @@ class FileReader {
     };
     const name = fields.has("name") ? this.#text(fields.get("name"), "'name'") : null;
     const rule = fields.has("rule") ? this.#text(fields.get("rule"), "'rule'") : null;
+    if (fields.isMissing("expect")) {
+      this.#error(node.items[0]?.key, {
+        code: "rules.missing_field",
+        message: "a test has no 'expect'",
+        hint: "Add: expect: allow, or: expect: block",
+      });
+    }
+    if (!fields.isSound || !fields.has("expect")) return null;
     const expect = this.#choice(
       fields.get("expect"),
       "'expect'",
@@ -471,9 +533,9 @@ class FileReader {
     return { id, condition, action, priority, log, description, egress };
   }
 
-  #required(fields: Map<string, unknown>, name: string, rule: YAMLMap): ScalarText | null {
+  #required(fields: Fields, name: string, rule: YAMLMap): ScalarText | null {
     if (fields.has(name)) return this.#text(fields.get(name), `'${name}'`);
-    this.#missing(name, rule);
+    if (fields.isMissing(name)) this.#missing(name, rule);
     return null;
   }
 
@@ -485,7 +547,7 @@ class FileReader {
     });
   }
 
-  #id(fields: Map<string, unknown>, rule: YAMLMap): ScalarText | null {
+  #id(fields: Fields, rule: YAMLMap): ScalarText | null {
     const id = this.#required(fields, "id", rule);
     if (id === null) return null;
     if (id.value.length <= LIMITS.idLength && ID_PATTERN.test(id.value)) return id;
@@ -498,9 +560,9 @@ class FileReader {
     return null;
   }
 
-  #action(fields: Map<string, unknown>, rule: YAMLMap): "allow" | "block" | null {
+  #action(fields: Fields, rule: YAMLMap): "allow" | "block" | null {
     if (!fields.has("action")) {
-      this.#missing("action", rule);
+      if (fields.isMissing("action")) this.#missing("action", rule);
       return null;
     }
     const node = fields.get("action");

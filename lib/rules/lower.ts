@@ -4,13 +4,12 @@
  * that no fact has.
  */
 import type { ASTNode } from "@marcbachmann/cel-js";
-import { messageOf } from "../errors.ts";
 import { Cidr } from "../net/cidr.ts";
 import { Hostname } from "../net/host.ts";
 import type { CelProblem } from "./check.ts";
 import type { Constant, Expr, FunctionName, Range } from "./ir.ts";
 import { LIMITS } from "./limits.ts";
-import { compilePattern, type PatternBudget } from "./pattern.ts";
+import { compilePattern, type PatternBudget, PatternError } from "./pattern.ts";
 import {
   type FactName,
   fieldsOf,
@@ -222,11 +221,13 @@ function pattern(node: ASTNode, scope: Scope): string {
     compilePattern(node.args, scope.patterns);
     return node.args;
   } catch (thrown) {
+    if (!(thrown instanceof PatternError)) throw thrown;
+    const { message, hint } = thrown;
     return refuse(
       node,
       "rules.pattern",
-      `CEL type error: this pattern cannot be used: ${messageOf(thrown)}`,
-      "Patterns have RE2 syntax: no look-around and no back-references.",
+      `CEL type error: this pattern cannot be used: ${message}`,
+      hint,
     );
   }
 }

@@ -15,8 +15,15 @@ export interface Pattern {
   test(text: string): boolean;
 }
 
-/** Thrown for a pattern that cannot be used; the message is for the operator. */
-export class PatternError extends Error {}
+/** Thrown for a pattern that cannot be used; message and hint are for the operator. */
+export class PatternError extends Error {
+  constructor(message: string, readonly hint: string) {
+    super(message);
+  }
+}
+
+const SYNTAX_HINT = "Patterns have RE2 syntax: no look-around and no back-references.";
+const SIZE_HINT = "Repeat less, or compare with ==, in [...] or startsWith().";
 
 /** Instructions of RE2JS (as in RE2 and Go's regexp/syntax). */
 const ALT = 1;
@@ -73,13 +80,14 @@ const FIRST_STATE = 1;
 
 function parse(text: string): Program {
   if (text.length > MAX_PATTERN_LENGTH) {
-    throw new PatternError(`it is longer than ${MAX_PATTERN_LENGTH} characters`);
+    throw new PatternError(`it is longer than ${MAX_PATTERN_LENGTH} characters`, SIZE_HINT);
   }
   try {
     const program: Program = RE2JS.compile(text).re2().prog;
     return program;
   } catch (thrown) {
-    throw new PatternError(messageOf(thrown));
+    const reason = messageOf(thrown).replace(/^error parsing regexp: /, "");
+    throw new PatternError(reason, SYNTAX_HINT);
   }
 }
 
@@ -109,7 +117,7 @@ function foldedRanges(rune: number): [number, number][] {
   const upper = char.toUpperCase();
   if (lower === upper) return [[rune, rune]];
   if (!/^[a-z]$/.test(lower)) {
-    throw new PatternError(`case-insensitive '${char}' is not supported; write both letters`);
+    throw new PatternError(`'${char}' cannot be case-insensitive`, "Write both letters: [éÉ].");
   }
   const runes = [lower.charCodeAt(0), upper.charCodeAt(0)];
   const extra = EXTRA_FOLDS[lower];
@@ -133,7 +141,7 @@ export class PatternBudget {
   spend(steps: number): void {
     this.#steps -= steps;
     if (this.#steps < 0) {
-      throw new PatternError("the patterns of all rules together are too complex");
+      throw new PatternError("the patterns of all rules together are too complex", SIZE_HINT);
     }
   }
 }
@@ -174,7 +182,9 @@ class Builder {
     };
     for (const instruction of this.#program.inst) {
       if (instruction.op < RUNE) continue;
-      if (instruction.op > RUNE_ANY_NOT_NL) throw new PatternError("look-behind is not supported");
+      if (instruction.op > RUNE_ANY_NOT_NL) {
+        throw new PatternError("look-behind is not supported", SYNTAX_HINT);
+      }
       for (const [from, to] of rangesOf(instruction)) split(from, to);
     }
     if (this.#usesLines) split(LF, LF);
@@ -216,7 +226,10 @@ class Builder {
     this.#work += steps;
     this.#budget.spend(steps);
     if (this.#work > MAX_WORK) {
-      throw new PatternError("it is too complex: repetitions such as {n,m} and (a|b)* multiply");
+      throw new PatternError(
+        "repetitions such as {n,m} and (a|b)* multiply to too much",
+        SIZE_HINT,
+      );
     }
   }
 

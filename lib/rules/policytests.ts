@@ -3,7 +3,7 @@
  * tests fail is not loaded.
  */
 import { judge } from "./answer.ts";
-import type { Diagnostic } from "./diagnostic.ts";
+import type { Diagnostic, Source, Span } from "./diagnostic.ts";
 import type { Policy } from "./policy.ts";
 import { type RequestSpec, stepsOf } from "./request.ts";
 import type { Layer } from "./types.ts";
@@ -11,9 +11,9 @@ import type { Layer } from "./types.ts";
 /** One test. */
 export interface PolicyTest {
   readonly name: string;
-  readonly file: string;
-  readonly line: number;
-  readonly column: number;
+  /** Where it is written. */
+  readonly source: Source;
+  readonly span: Span;
   readonly request: RequestSpec;
   readonly expect: "allow" | "block";
   /** The rule that should decide; null: any. */
@@ -22,7 +22,8 @@ export interface PolicyTest {
 
 /** What became of a test. */
 export interface TestResult {
-  readonly test: PolicyTest;
+  readonly name: string;
+  readonly expect: "allow" | "block";
   readonly verdict: "allow" | "block";
   /** The layer that decided: the last one asked. */
   readonly layer: Layer | null;
@@ -45,7 +46,10 @@ export function nameOf(request: RequestSpec): string {
   return agent === undefined ? what : `${what} by ${agent}`;
 }
 
-function failureText(test: PolicyTest, found: Omit<TestResult, "test" | "failure">): string | null {
+function failureText(
+  test: PolicyTest,
+  found: Pick<TestResult, "verdict" | "layer" | "rule">,
+): string | null {
   const by = found.rule === null ? "no rule" : `rule '${found.rule}'`;
   const at = found.layer === null ? "" : ` at layer ${found.layer}`;
   if (found.verdict !== test.expect) {
@@ -67,17 +71,12 @@ function runTest(policy: Policy, test: PolicyTest): TestResult {
     rule: last?.verdict.rule?.id ?? null,
   };
   const message = steps.ok ? failureText(test, found) : steps.message;
-  const { file, line, column } = test;
-  const failure: Diagnostic | null = message === null ? null : {
-    severity: "error",
+  const failure = message === null ? null : test.source.diagnostic("error", test.span, {
     code: "rules.test_failed",
-    file,
-    line,
-    column,
     message,
     hint: "Correct the rules or the test; `outcall rules explain` shows why.",
-  };
-  return { test, ...found, failure };
+  });
+  return { name: test.name, expect: test.expect, ...found, failure };
 }
 
 /** Runs policy tests; a result's `failure` says what is wrong. */
