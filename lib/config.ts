@@ -10,6 +10,7 @@ import { messageOf } from "./errors.ts";
 import type { LogFormat } from "./log.ts";
 import { Cidr } from "./net/cidr.ts";
 import { Ip } from "./net/ip.ts";
+import { DEFAULT_LIMITS, type ProxyLimits } from "./proxy/context.ts";
 import { VERSION } from "./version.ts";
 
 /** How many events are allowed in a sliding window. */
@@ -41,6 +42,7 @@ export interface DaemonConfig {
   readonly dnsUpstreams: readonly Upstream[] | null;
   /** Null: `--no-proxy`. */
   readonly proxy: ListenAddress | null;
+  readonly proxyLimits: Pick<ProxyLimits, "maxConnections" | "maxConnectionsPerAgent">;
   readonly agentSocketPath: string;
   readonly shimPath: string;
   readonly agentTimeoutSecs: number;
@@ -189,6 +191,18 @@ function daemonCommand() {
     )
     .option("--no-proxy", "disable the HTTP proxy entirely")
     .option(
+      "--proxy-max-connections <n>",
+      "client connections of all agents together, tunnels included",
+      wholeNumber(1, 100_000),
+      DEFAULT_LIMITS.maxConnections,
+    )
+    .option(
+      "--proxy-max-connections-per-agent <n>",
+      "client connections of one agent, tunnels included",
+      wholeNumber(1, 100_000),
+      DEFAULT_LIMITS.maxConnectionsPerAgent,
+    )
+    .option(
       "--agent-socket-host-path, --agent-socket <path>",
       "agent API Unix socket, one shared socket per host",
       absolutePath,
@@ -252,6 +266,10 @@ function configFrom(options: ReturnType<ReturnType<typeof daemonCommand>["opts"]
     dns: listen(options.dnsListen, options.dnsPort),
     dnsUpstreams: options.dnsUpstream ?? null,
     proxy: options.proxy ? options.proxyAddr : null,
+    proxyLimits: {
+      maxConnections: options.proxyMaxConnections,
+      maxConnectionsPerAgent: options.proxyMaxConnectionsPerAgent,
+    },
     agentSocketPath: options.agentSocket,
     shimPath: options.shimHostPath,
     agentTimeoutSecs: options.agentTimeout,

@@ -36,6 +36,7 @@ const NO_PROXY: ProxyService = {
     listen_addresses: [],
     listen_port: 0,
     active_connections: 0,
+    tunnels: [],
     requests_total: 0,
     requests_blocked: 0,
   }),
@@ -115,6 +116,7 @@ class Daemon {
       decisions: this.#decisions,
       resolve: (hostname, agent) => this.#dns.resolveFor(agent, hostname),
       isLocalAddress: isHostAddress,
+      limits: config.proxyLimits,
     });
     this.#enforcement = new Enforcement(
       this.#bridges,
@@ -122,6 +124,7 @@ class Daemon {
     );
     this.#policy.onSwap(() => this.#dns.flush());
     this.#policy.onSwap(() => this.#proxy?.rejudge());
+    agents.onChange(() => void this.#proxy?.reidentify());
   }
 
   /** Start-up in the operator guide's order. */

@@ -19,7 +19,11 @@ export type Reason =
   | "sni_mismatch"
   | "not_tls"
   | "limit"
-  | "upstream_failed";
+  /** A defect: what cannot be judged is blocked. */
+  | "internal_error"
+  | "upstream_failed"
+  /** The agent's side closed before there was anything else to decide. */
+  | "client_closed";
 
 /** What was attempted, as far as the layer knows. Never headers, bodies, queries or secrets. */
 export interface Attempt {

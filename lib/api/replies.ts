@@ -123,6 +123,7 @@ export const proxyStatus = z.object({
   listen_addresses: strings,
   listen_port: z.int(),
   active_connections: count,
+  tunnels: z.array(z.object({ agent: z.string(), address: z.string(), count })),
   requests_total: count,
   requests_blocked: count,
 }) satisfies z.ZodType<ProxyStatus>;

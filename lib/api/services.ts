@@ -96,12 +96,23 @@ export interface DnsService {
   flush(): number;
 }
 
+/** Live tunnels of one agent, WebSockets included. */
+export interface AgentTunnels {
+  /** Empty for an agent that Docker does not know. */
+  readonly agent: string;
+  /** The agent's address. */
+  readonly address: string;
+  readonly count: number;
+}
+
 /** State and counters of the proxy. */
 export interface ProxyStatus {
   readonly running: boolean;
   readonly listen_addresses: readonly string[];
   readonly listen_port: number;
   readonly active_connections: number;
+  /** One entry for each agent that has any. */
+  readonly tunnels: readonly AgentTunnels[];
   readonly requests_total: number;
   readonly requests_blocked: number;
 }

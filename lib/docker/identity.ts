@@ -94,10 +94,16 @@ export class AgentIndex implements AgentDirectory {
   /** Rises with each event: what was read before it may be outdated. */
   #generation = 0;
   #following = false;
+  readonly #listeners: (() => void)[] = [];
 
   constructor(options: AgentIndexOptions) {
     this.#engine = options.engine;
     this.#segments = options.segments;
+  }
+
+  /** Calls `listener` whenever the agent at some address may have become another one, or none. */
+  onChange(listener: () => void): void {
+    this.#listeners.push(listener);
   }
 
   identify(address: string): Agent | null | Promise<Agent | null> {
@@ -133,6 +139,7 @@ export class AgentIndex implements AgentDirectory {
    */
   async readAll(): Promise<void> {
     await Promise.all(this.#segments().map((segment) => this.#refresh(segment)));
+    this.#changed();
   }
 
   /** Takes in one event. */
@@ -143,6 +150,7 @@ export class AgentIndex implements AgentDirectory {
     } else if (Type === "network" && Action === "destroy") {
       this.#generation++;
       this.#views.delete(Actor.Attributes["name"] ?? "");
+      this.#changed();
     } else if (Type === "container" && ["die", "destroy", "rename"].includes(Action)) {
       this.#forget(Actor.ID);
     }
@@ -157,6 +165,11 @@ export class AgentIndex implements AgentDirectory {
       );
       this.#views.set(network, { claims: new Map(kept), readAtMs: NEVER });
     }
+    this.#changed();
+  }
+
+  #changed(): void {
+    for (const listener of this.#listeners) listener();
   }
 
   #segmentOf(ip: Ip): Segment | undefined {

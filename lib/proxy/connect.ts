@@ -60,6 +60,7 @@ export async function tunnel(
   const { rule, generation } = dialled.admission;
   onAdmitted({ ...admission, rule, generation });
   await dialled.upstream.write(client.take(client.buffered.length));
+  exchange.relaying = true;
   await relay(client.conn, dialled.upstream.conn, context.limits.idleMs);
 }
 

@@ -20,6 +20,8 @@ export class Exchange {
 
   /** The decision that was recorded for it; null while none was. */
   decision: Decision | null = null;
+  /** It is a tunnel or a WebSocket, and bytes are moving. */
+  relaying = false;
   /** The client was sent the beginning of an answer: no other answer can follow. */
   answered = false;
 

@@ -219,6 +219,7 @@ class Transfer {
     await client.write(upstream.take(upstream.buffered.length));
     await upstream.write(client.take(client.buffered.length));
     this.#idle.stop();
+    this.exchange.relaying = true;
     await relay(client.conn, upstream.conn, this.#idle.limitMs);
   }
 }

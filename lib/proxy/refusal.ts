@@ -1,9 +1,23 @@
 /** Why an attempt goes no further. */
 import type { Reason } from "../decision.ts";
 import type { Layer, RuleRef } from "../rules/types.ts";
+import { UnexpectedEnd } from "./stream.ts";
 
 /** Statuses the proxy itself answers with. */
-export type RefusalStatus = 400 | 403 | 408 | 411 | 413 | 417 | 429 | 431 | 502 | 503 | 504 | 505;
+export type RefusalStatus =
+  | 400
+  | 403
+  | 408
+  | 411
+  | 413
+  | 417
+  | 429
+  | 431
+  | 500
+  | 502
+  | 503
+  | 504
+  | 505;
 
 /** What the record says beyond layer and reason. */
 export interface RefusalDetails {
@@ -31,4 +45,20 @@ export class Refusal extends Error {
   ) {
     super(message);
   }
+}
+
+/** Whether a peer's closing or resetting explains this error, or our having closed the connection. */
+export function isConnectionError(thrown: unknown): boolean {
+  return thrown instanceof Deno.errors.BadResource || thrown instanceof Deno.errors.Interrupted ||
+    thrown instanceof Deno.errors.ConnectionReset || thrown instanceof Deno.errors.BrokenPipe ||
+    thrown instanceof Deno.errors.ConnectionAborted || thrown instanceof Deno.errors.NotConnected ||
+    thrown instanceof Deno.errors.TimedOut || thrown instanceof UnexpectedEnd;
+}
+
+/** What ends an attempt, whatever was thrown: nothing unforeseen leaves one without a record. */
+export function asRefusal(thrown: unknown, layer: Layer): Refusal {
+  if (thrown instanceof Refusal) return thrown;
+  return isConnectionError(thrown)
+    ? new Refusal(400, layer, "client_closed", "the client closed its connection")
+    : new Refusal(500, layer, "internal_error", "the proxy failed");
 }

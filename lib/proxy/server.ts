@@ -3,12 +3,11 @@
  * every attempt ends in a decision record and an answer.
  */
 import type { Agent, AgentDirectory } from "../agents.ts";
-import type { ProxyService, ProxyStatus } from "../api/services.ts";
+import type { AgentTunnels, ProxyService, ProxyStatus } from "../api/services.ts";
 import type { GatewayService } from "../bridge/segment.ts";
-import type { Attempt, Decision, DecisionLog, NewDecision, Reason } from "../decision.ts";
+import type { Decision, DecisionLog, NewDecision, Reason } from "../decision.ts";
 import { messageOf } from "../errors.ts";
 import { logger } from "../log.ts";
-import type { Layer } from "../rules/types.ts";
 import type { Admission } from "./admission.ts";
 import { type AnswerForm, answerForm, healthAnswer, refusalAnswer } from "./answer.ts";
 import { ClientCount } from "./clients.ts";
@@ -17,18 +16,12 @@ import { DEFAULT_LIMITS, type ProxyContext, type ProxyLimits } from "./context.t
 import { Exchange } from "./exchange.ts";
 import { headEnd } from "./fields.ts";
 import { forward } from "./forward.ts";
-import {
-  type ForwardRequest,
-  MAX_HEAD_BYTES,
-  parseRequestHead,
-  type RequestHead,
-  type TunnelRequest,
-} from "./head.ts";
+import { MAX_HEAD_BYTES, parseRequestHead, type RequestHead } from "./head.ts";
 import { TimeLimitExceeded, within } from "./limit.ts";
 import { listen } from "./listen.ts";
-import { Refusal } from "./refusal.ts";
+import { allowed, attemptOf, blocked } from "./record.ts";
+import { asRefusal, isConnectionError, Refusal } from "./refusal.ts";
 import { BufferedConn, closeAfterAnswer, closeQuietly } from "./stream.ts";
-import { normalisePath } from "./target.ts";
 
 const log = logger("proxy");
 
@@ -57,6 +50,8 @@ interface Client {
   readonly gateway: string;
   /** As the kernel reported it. */
   readonly source: string;
+  /** Whom it was last found to belong to; null before the first time. */
+  agent: Agent | null;
   /** What it is being served; null while no request has arrived. */
   exchange: Exchange | null;
 }
@@ -69,6 +64,8 @@ export class ProxyServer implements GatewayService, ProxyService {
   readonly #clients = new Set<Client>();
   readonly #count: ClientCount;
   #stopping = false;
+  /** Rises when agents came or went: who was asked for before may be somebody else now. */
+  #identityEpoch = 0;
   #turnedAway = 0;
   #requestsTotal = 0;
   #requestsBlocked = 0;
@@ -125,6 +122,7 @@ export class ProxyServer implements GatewayService, ProxyService {
       listen_addresses: [...this.#listeners.keys()],
       listen_port: first?.addr.port ?? this.#options.port,
       active_connections: this.#count.total,
+      tunnels: this.#tunnels(),
       requests_total: this.#requestsTotal,
       requests_blocked: this.#requestsBlocked,
     };
@@ -147,6 +145,37 @@ export class ProxyServer implements GatewayService, ProxyService {
       cut++;
     }
     return cut;
+  }
+
+  /**
+   * Call when agents came or went: ends every connection whose agent is no longer the one at its
+   * address, so that nothing outlives a container or falls to the next one (ADV-NET). Never rejects.
+   */
+  async reidentify(): Promise<void> {
+    this.#identityEpoch++;
+    const sources = new Set([...this.#clients].map(({ source }) => source));
+    await Promise.all([...sources].map(async (source) => {
+      const now = await this.#whoIs(source);
+      for (const client of this.#clients) {
+        if (client.source !== source || client.agent === null || isSame(client.agent, now)) {
+          continue;
+        }
+        log.debug("{source} is no longer {agent}: closed", { source, agent: client.agent.name });
+        this.#drop(client);
+      }
+    }));
+  }
+
+  #tunnels(): AgentTunnels[] {
+    const bySource = new Map<string, { agent: string; address: string; count: number }>();
+    for (const { exchange, source } of this.#clients) {
+      if (exchange?.relaying !== true) continue;
+      const entry = bySource.get(source) ??
+        { agent: exchange.agent.name, address: source, count: 0 };
+      entry.count++;
+      bySource.set(source, entry);
+    }
+    return [...bySource.values()];
   }
 
   #leave(gateway: string): void {
@@ -181,7 +210,8 @@ export class ProxyServer implements GatewayService, ProxyService {
   async #connection(gateway: string, conn: Deno.TcpConn): Promise<void> {
     try {
       const source = conn.remoteAddr.hostname;
-      const client = { stream: new BufferedConn(conn), gateway, source, exchange: null };
+      const stream = new BufferedConn(conn);
+      const client: Client = { stream, gateway, source, agent: null, exchange: null };
       const full = this.#count.enter(source);
       if (full !== null) return await this.#turnAway(client, full);
       this.#clients.add(client);
@@ -225,6 +255,7 @@ export class ProxyServer implements GatewayService, ProxyService {
     for (let again = true; again && !this.#stopping;) {
       // Asked for each request: Docker may know by now whose address this is, or that it is gone.
       const agent = await this.#identify(client.source);
+      client.agent = agent;
       again = agent !== null && await this.#request(client, agent) && await this.#awaitNext(client);
     }
   }
@@ -272,8 +303,14 @@ export class ProxyServer implements GatewayService, ProxyService {
       if (!again) await closeAfterAnswer(stream, LINGER_MS);
       return again;
     } catch (thrown) {
-      if (!(thrown instanceof Refusal)) throw thrown;
-      await this.#refuse(client, exchange, thrown, form);
+      // Reset before its head was complete: there is nothing to record, and nobody to answer.
+      if (isConnectionError(thrown) && exchange.attempt.host === undefined) throw thrown;
+      const layer = exchange.attempt.method === "CONNECT" ? "connect" : "http";
+      const refusal = asRefusal(thrown, layer);
+      if (refusal.reason === "internal_error") {
+        log.error("a request failed: {error}", { error: messageOf(thrown) });
+      }
+      await this.#refuse(client, exchange, refusal, form);
       return false;
     } finally {
       client.exchange = null;
@@ -313,9 +350,7 @@ export class ProxyServer implements GatewayService, ProxyService {
     refusal: Refusal,
     form: AnswerForm,
   ): Promise<void> {
-    const { agent, attempt } = exchange;
-    const decision = exchange.decision ??
-      this.#record(blocked(agent, client.source, attempt, refusal, this.#generation()));
+    const decision = this.#decide(client, exchange, refusal);
     // Behind the beginning of another answer, or inside a tunnel, only closing is left.
     if (exchange.answered) return;
     exchange.answered = true;
@@ -323,17 +358,34 @@ export class ProxyServer implements GatewayService, ProxyService {
     await closeAfterAnswer(client.stream, LINGER_MS);
   }
 
+  /** The exchange's one decision: the one there is, or this refusal recorded. */
+  #decide(client: Client, exchange: Exchange, refusal: Refusal): Decision {
+    const { agent, attempt } = exchange;
+    return exchange.decision ??= this.#record(
+      blocked(agent, client.source, attempt, refusal, this.#generation()),
+    );
+  }
+
   /** Null, and recorded: the source is no agent, and gets no answer (decision D5). */
   async #identify(source: string): Promise<Agent | null> {
-    try {
-      const agent = await this.#options.agents.identify(source);
-      if (agent !== null) return agent;
-    } catch (thrown) {
-      log.error("{source} could not be identified: {error}", { source, error: messageOf(thrown) });
+    for (;;) {
+      const epoch = this.#identityEpoch;
+      const agent = await this.#whoIs(source);
+      if (agent === null) break;
+      if (epoch === this.#identityEpoch) return agent;
     }
     const refusal = new Refusal(403, "connect", "unknown_source", "not a managed container");
     this.#record(blocked(null, source, {}, refusal, this.#generation()));
     return null;
+  }
+
+  async #whoIs(source: string): Promise<Agent | null> {
+    try {
+      return await this.#options.agents.identify(source);
+    } catch (thrown) {
+      log.error("{source} could not be identified: {error}", { source, error: messageOf(thrown) });
+      return null;
+    }
   }
 
   /** Generation of the policy in force, for attempts that policy was not asked about. */
@@ -347,56 +399,19 @@ export class ProxyServer implements GatewayService, ProxyService {
 
   #record(decision: NewDecision): Decision {
     const { verdict, reason } = decision;
-    // What upstream fails at is no block of ours.
-    if (verdict === "block" && reason !== "upstream_failed") this.#requestsBlocked++;
+    if (verdict === "block" && !NO_BLOCK_OF_OURS.has(reason)) this.#requestsBlocked++;
     return this.#options.decisions.record(decision);
   }
 }
 
 const PLAIN: AnswerForm = { json: false, headOnly: false };
 
-function attemptOf(head: TunnelRequest | ForwardRequest): Attempt {
-  if (head.kind === "tunnel") {
-    return { host: String(head.host), port: head.port, method: "CONNECT" };
-  }
-  const { host, port, path } = head.target;
-  return { host: String(host), port, method: head.method, path: normalisePath(path) };
-}
+/** Attempts that somebody else ended do not count as blocked. */
+const NO_BLOCK_OF_OURS: ReadonlySet<Reason> = new Set(["upstream_failed", "client_closed"]);
 
-function allowed(exchange: Exchange, source: string, admission: Admission): NewDecision {
-  const { layer, rule, generation } = admission;
-  const reason: Reason = "rule";
-  const { agent, attempt } = exchange;
-  return { generation, layer, agent, source, attempt, verdict: "allow", reason, rule };
-}
-
-function blocked(
-  agent: Agent | null,
-  source: string,
-  attempt: Attempt,
-  refusal: Refusal,
-  generation: number,
-): NewDecision {
-  const { layer, reason, details }: { layer: Layer; reason: Reason; details: Refusal["details"] } =
-    refusal;
-  return {
-    generation: details.generation ?? generation,
-    layer,
-    agent,
-    source,
-    attempt: details.address === undefined ? attempt : { ...attempt, address: details.address },
-    verdict: "block",
-    reason,
-    rule: details.rule ?? null,
-  };
-}
-
-function isConnectionError(thrown: unknown): boolean {
-  return thrown instanceof Deno.errors.BadResource || thrown instanceof Deno.errors.Interrupted ||
-    thrown instanceof Deno.errors.ConnectionReset || thrown instanceof Deno.errors.BrokenPipe ||
-    thrown instanceof Deno.errors.ConnectionAborted || thrown instanceof Deno.errors.NotConnected ||
-    thrown instanceof Deno.errors.TimedOut ||
-    (thrown instanceof Error && thrown.name === "UnexpectedEnd");
+/** Rules judge by name, and a name may be given to another container. */
+function isSame(before: Agent, now: Agent | null): boolean {
+  return before.containerId === now?.containerId && before.name === now?.name;
 }
 
 function delay(ms: number): Promise<void> {

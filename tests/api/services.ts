@@ -179,6 +179,7 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
         listen_addresses: ["10.200.0.1"],
         listen_port: 8080,
         active_connections: 1,
+        tunnels: [{ agent: "worker", address: "10.200.0.2", count: 1 }],
         requests_total: 12,
         requests_blocked: 3,
       }),

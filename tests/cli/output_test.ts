@@ -117,6 +117,7 @@ Deno.test("proxy status", () =>
 Listen:         10.200.0.1:8080
 Proxy URL:      http://10.200.0.1:8080
 Active conns:   1
+Tunnels:        worker (10.200.0.2) 1
 Requests:       12 total (3 blocked)
 `,
     );

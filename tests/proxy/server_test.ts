@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { DecisionLog } from "../../lib/decision.ts";
 import { OutcallError } from "../../lib/errors.ts";
+import { asRefusal, Refusal } from "../../lib/proxy/refusal.ts";
 import { ProxyServer } from "../../lib/proxy/server.ts";
 import {
   AGENT,
@@ -236,4 +237,30 @@ Deno.test("clients that leave at any moment leave nothing behind (S006-EC-004)",
     client[Symbol.dispose]();
   }
   await eventually(() => lab.proxy.status().active_connections === 0);
+});
+
+Deno.test("a defect of ours is 500, recorded as internal_error, and opens nothing", async () => {
+  await using origin = Origin.answering(ok("x"));
+  await using lab = await Lab.start({
+    rules: [ANYTHING],
+    isLocalAddress: () => {
+      throw new TypeError("broken");
+    },
+  });
+  const answer = await lab.exchange(getRequest(`http://a.example:${origin.port}/`));
+  assert.match(answer, /^HTTP\/1\.1 500 [^]*\r\nX-Outcall-Decision: /);
+  assert.doesNotMatch(answer, /broken/);
+  assert.deepEqual(lab.record, ["block http internal_error"]);
+  assert.deepEqual(origin.received, []);
+});
+
+Deno.test("whatever is thrown ends an attempt with a reason", () => {
+  const refusal = new Refusal(403, "sni", "sni_missing", "no name");
+  assert.equal(asRefusal(refusal, "connect"), refusal);
+  for (const thrown of [new Deno.errors.ConnectionReset(), new Deno.errors.BrokenPipe()]) {
+    assert.equal(asRefusal(thrown, "connect").reason, "client_closed");
+  }
+  for (const thrown of [new TypeError("x"), "text", null, undefined]) {
+    assert.equal(asRefusal(thrown, "http").reason, "internal_error");
+  }
 });
