@@ -40,6 +40,8 @@ export interface DaemonConfig {
   readonly dns: ListenAddress;
   /** Asked in this order; null: the nameservers of /etc/resolv.conf. */
   readonly dnsUpstreams: readonly Upstream[] | null;
+  /** DNS queries each agent may send. */
+  readonly dnsQueryRate: Rate;
   /** Null: `--no-proxy`. */
   readonly proxy: ListenAddress | null;
   readonly proxyLimits: Pick<ProxyLimits, "maxConnections" | "maxConnectionsPerAgent">;
@@ -184,6 +186,10 @@ function daemonCommand() {
       upstreams,
     )
     .addOption(
+      new Option("--dns-query-rate <count/seconds>", "DNS queries allowed per container")
+        .argParser(rate).default({ count: 1000, windowSecs: 1 }, "1000/1"),
+    )
+    .addOption(
       new Option(
         "--proxy-addr <host:port>",
         "HTTP proxy bind address; 0.0.0.0 means every managed gateway",
@@ -265,6 +271,7 @@ function configFrom(options: ReturnType<ReturnType<typeof daemonCommand>["opts"]
     rulesDir: options.rulesDir,
     dns: listen(options.dnsListen, options.dnsPort),
     dnsUpstreams: options.dnsUpstream ?? null,
+    dnsQueryRate: options.dnsQueryRate,
     proxy: options.proxy ? options.proxyAddr : null,
     proxyLimits: {
       maxConnections: options.proxyMaxConnections,

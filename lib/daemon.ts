@@ -105,6 +105,7 @@ class Daemon {
       ...config.dns,
       upstreams: config.dnsUpstreams ??
         upstreamsFromResolvConf(Deno.readTextFileSync("/etc/resolv.conf")),
+      queryRate: config.dnsQueryRate,
       agents,
       judge,
       decisions: this.#decisions,

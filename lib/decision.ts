@@ -19,6 +19,12 @@ export type Reason =
   | "sni_mismatch"
   | "not_tls"
   | "limit"
+  /** An agent's queries come faster than they may. */
+  | "query_rate"
+  /** Too many new names under one rule. */
+  | "name_rate"
+  /** A name that looks like data in disguise. */
+  | "name_shape"
   /** A defect: what cannot be judged is blocked. */
   | "internal_error"
   | "upstream_failed"
@@ -53,6 +59,10 @@ export interface Decision {
   readonly verdict: "allow" | "block";
   readonly reason: Reason;
   readonly rule: RuleRef | null;
+  /** Of a DNS answer: milliseconds the upstreams took; null: it was cached. */
+  readonly upstreamMs?: number | null;
+  /** Identical attempts of the same moment that this record stands for; absent: one. */
+  readonly count?: number;
 }
 
 const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz";

@@ -14,6 +14,16 @@ const TARGET_OF_LAYER: Readonly<Record<Decision["layer"], Target>> = {
   kernel: "bridge",
 };
 
+/** What only some decisions have (S007-FR-022: whether it was cached, else how long it took). */
+function extras({ upstreamMs, count }: Decision): string {
+  const parts = [
+    upstreamMs === null ? "cached=true" : "",
+    typeof upstreamMs === "number" ? `upstream_ms=${upstreamMs}` : "",
+    count === undefined ? "" : `times=${count}`,
+  ];
+  return parts.filter((part) => part !== "").map((part) => ` ${part}`).join("");
+}
+
 /** Logs one decision under its layer's target. */
 export function logDecision(decision: Decision): void {
   const { attempt } = decision;
@@ -34,10 +44,11 @@ export function logDecision(decision: Decision): void {
     reason: decision.reason,
     rule: decision.rule?.id ?? "default",
     generation: decision.generation,
+    extras: extras(decision),
   };
   const log = logger(TARGET_OF_LAYER[decision.layer]);
   const line =
-    "{verdict} {layer} {what} source={source} agent={agent} reason={reason} rule={rule} id={id}";
+    "{verdict} {layer} {what} source={source} agent={agent} reason={reason} rule={rule} id={id}{extras}";
   if (decision.verdict === "block") log.info(line, fields);
   else log.debug(line, fields);
 }

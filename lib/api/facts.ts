@@ -108,13 +108,3 @@ export const dnsTestQuery = z.strictObject({
   type: recordType.default("A"),
   agent: z.string().default(""),
 });
-
-/** What the DNS filter knows when it judges a question (docs/architecture.md). */
-export function dnsFacts(question: z.output<typeof dnsTestQuery>): Facts {
-  return {
-    dns: { query: question.name, record_type: question.type },
-    network: { hostname: question.name },
-    http: { host: question.name },
-    agent: { name: question.agent },
-  };
-}

@@ -7,7 +7,8 @@ import { OutcallError } from "../errors.ts";
 import { logger } from "../log.ts";
 import type { Verdict } from "../rules/types.ts";
 import { failure, presentable, success } from "./envelope.ts";
-import { dnsFacts, dnsTestQuery, evaluateRequest, layerOf } from "./facts.ts";
+import { dnsFacts } from "../dns/policy.ts";
+import { dnsTestQuery, evaluateRequest, layerOf } from "./facts.ts";
 import { NDJSON } from "./ndjson.ts";
 import type { DnsTestResult, EvaluateResult } from "./replies.ts";
 import { type ApiApp, apiApp, type ApiContext, readBody, readQuery, type Route } from "./router.ts";
@@ -148,7 +149,9 @@ function dnsRoutes({ dns, proxy, policy }: HostServices): Route[] {
         const result: DnsTestResult = {
           hostname: question.name,
           record_type: question.type,
-          ...evaluation(policy.evaluate("dns", dnsFacts(question))),
+          ...evaluation(
+            policy.evaluate("dns", dnsFacts(question.name, question.type, question.agent)),
+          ),
         };
         return c.json(success(result));
       },

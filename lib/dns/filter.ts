@@ -5,7 +5,7 @@
  * or an upstream. Whatever goes wrong on the way ends in a refusal, never in an answer.
  */
 import type { Agent, AgentDirectory } from "../agents.ts";
-import type { Decision, DecisionLog, Reason } from "../decision.ts";
+import type { Decision, NewDecision, Reason } from "../decision.ts";
 import { messageOf } from "../errors.ts";
 import { logger } from "../log.ts";
 import type { Hostname } from "../net/host.ts";
@@ -14,13 +14,13 @@ import type { Judge, Judgement } from "../policy.ts";
 import { admitRecords, signedType } from "./answer.ts";
 import { buildRefusal, buildReply, type Ede, type Reply, udpReplyLimitBytes } from "./build.ts";
 import { ExtendedError, MAX_MESSAGE_BYTES, Rcode, RecordType, typeName } from "./codes.ts";
+import type { LookupLimits } from "./limits.ts";
 import type { ParsedQuery, Query, ResourceRecord } from "./message.ts";
 import { hostnameOf, isWithin, nameText, type WireName } from "./name.ts";
 import { parseQuery } from "./parse.ts";
 import { judgeName, refusedAlias } from "./policy.ts";
-import type { Resolution, Resolver } from "./resolver.ts";
+import type { AnswerSource, Resolution } from "./resolver.ts";
 import { UpstreamError } from "./upstream.ts";
-import type { Waiting } from "./waiting.ts";
 
 const log = logger("dns");
 
@@ -31,13 +31,30 @@ export interface QuerySource {
   readonly transport: "udp" | "tcp";
 }
 
+/** Names decisions and passes them on. */
+export interface DecisionRecorder {
+  /** Must not throw. */
+  record(decision: NewDecision): { readonly id: string };
+}
+
 /** Everything the filter needs. */
 export interface FilterParts {
   readonly agents: AgentDirectory;
   readonly judge: Judge;
-  readonly decisions: DecisionLog;
-  readonly resolver: Resolver;
-  readonly waiting: Waiting;
+  readonly decisions: DecisionRecorder;
+  readonly resolver: AnswerSource;
+  readonly limits: LookupLimits;
+}
+
+/** Thrown by a part that cannot do its work in this isolate: another one has to handle the packet. */
+export class NotHere extends Error {
+  override readonly name = "NotHere";
+}
+
+/** Answers packets: the filter, or what stands before it. */
+export interface PacketHandler {
+  /** See {@linkcode DnsFilter.handle}. */
+  handle(packet: Uint8Array, source: QuerySource): Handled;
 }
 
 /** Queries since start-up; every one is either allowed or blocked. */
@@ -50,16 +67,22 @@ export interface FilterCounters {
 /** What a packet's handling comes to: a reply, or silence; at once where nothing has to be waited for. */
 export type Handled = Uint8Array | null | Promise<Uint8Array | null>;
 
-/**
- * The types that are answered with records. Managed networks are IPv4 (decision D27), so an AAAA
- * query, like every other type, is told that the name exists and has no such record.
- */
-const ANSWERED_TYPES: ReadonlySet<number> = new Set([
+/** The types that every allowed name is answered with: what a client needs to connect. */
+const COMMON_TYPES: ReadonlySet<number> = new Set([
   RecordType.A,
   RecordType.CNAME,
   RecordType.SVCB,
   RecordType.HTTPS,
 ]);
+
+/**
+ * Whether records of `type` pass. Where not, the client is told that the name exists and has no such
+ * record. AAAA never passes: managed networks are IPv4 (decision D27).
+ */
+function isAnswered(type: number, { verdict }: Judgement): boolean {
+  return COMMON_TYPES.has(type) ||
+    (type !== RecordType.AAAA && verdict.dns?.namesRecordType === true);
+}
 
 /** Multicast DNS names never leave the local link (RFC 6762 §3, S007-FR-033). */
 const LOCAL: WireName = "\x05local\0";
@@ -72,6 +95,8 @@ const SOA_SERVER = "\x07outcall\x07invalid\0";
 
 /** Recorded for refusals that no policy was asked about. */
 const NO_GENERATION = 0;
+
+const BLOCKED_TEXT = "Blocked by outcall, decision";
 
 /** One well-formed query from a known agent. */
 interface Asked {
@@ -95,7 +120,7 @@ interface Outcome {
   readonly reason: Reason;
   /** Absent or null: no policy was asked. */
   readonly judgement?: Judgement | null;
-  /** Milliseconds the upstreams took; null: it was cached; absent: nobody looked. */
+  /** See {@linkcode Decision.upstreamMs}. */
   readonly upstreamMs?: number | null;
 }
 
@@ -128,7 +153,7 @@ function render(query: Query, source: QuerySource, reply: Reply): Uint8Array {
 }
 
 /** Answers agents' queries by policy. */
-export class DnsFilter {
+export class DnsFilter implements PacketHandler {
   readonly #parts: FilterParts;
   #total = 0;
   #allowed = 0;
@@ -147,20 +172,40 @@ export class DnsFilter {
   }
 
   /**
-   * The reply to `packet`, or null for silence. Never throws and never rejects; does not hold on to
-   * `packet` after it returned.
+   * The reply to `packet`, or null for silence. Does not hold on to `packet` after it returned.
+   * Never rejects.
+   * @throws NotHere when a part threw that; nothing was recorded then. Nothing else.
    */
   handle(packet: Uint8Array, source: QuerySource): Handled {
-    this.#total++;
+    return this.#withAgent(packet, source, (agent, parsed) => {
+      return this.#handleFrom(agent, parsed, source);
+    });
+  }
+
+  /** The refusal of a `packet` that comes faster than its source may send. As {@linkcode handle}. */
+  refuseExcess(packet: Uint8Array, source: QuerySource): Handled {
+    return this.#withAgent(packet, source, (agent, parsed) => {
+      return agent === null || parsed.kind !== "query"
+        ? this.#handleFrom(agent, parsed, source)
+        : this.#fail({ query: parsed.query, source, agent }, "query_rate", null);
+    });
+  }
+
+  #withAgent(
+    packet: Uint8Array,
+    source: QuerySource,
+    then: (agent: Agent | null, parsed: ParsedQuery) => Handled,
+  ): Handled {
     const parsed = parseQuery(packet);
     try {
       const agent = this.#parts.agents.identify(source.address);
       const handled = agent instanceof Promise
-        ? agent.then((known) => this.#handleFrom(known, parsed, source))
-        : this.#handleFrom(agent, parsed, source);
+        ? agent.then((known) => then(known, parsed))
+        : then(agent, parsed);
       if (!(handled instanceof Promise)) return handled;
       return handled.catch((thrown: unknown) => this.#giveUp(parsed, source, thrown));
     } catch (thrown) {
+      if (thrown instanceof NotHere) throw thrown;
       return this.#giveUp(parsed, source, thrown);
     }
   }
@@ -171,9 +216,12 @@ export class DnsFilter {
       source: source.address,
       error: messageOf(thrown),
     });
-    return parsed.kind === "query"
-      ? render(parsed.query, source, empty(Rcode.SERVFAIL, null))
-      : null;
+    const query = parsed.kind === "query" ? parsed.query : null;
+    const reason = "internal_error";
+    const id = this.#record({ agent: null, source, query, verdict: "block", reason });
+    if (query === null) return null;
+    const ede = { code: ExtendedError.BLOCKED, text: `${BLOCKED_TEXT} ${id}` };
+    return render(query, source, empty(Rcode.SERVFAIL, ede));
   }
 
   #handleFrom(agent: Agent | null, parsed: ParsedQuery, source: QuerySource): Handled {
@@ -210,24 +258,33 @@ export class DnsFilter {
   }
 
   #handleName(asked: AskedName): Handled {
-    const { query, agent } = asked;
+    const { query, agent, hostname } = asked;
     const judgement = this.#judge(asked);
     if (!judgement.verdict.allowed) return this.#blockBy(asked, judgement);
     if (isWithin(query.question.name, LOCAL)) return this.#block(asked, "default", null);
-    if (!this.#parts.waiting.admits(agent.address)) return this.#fail(asked, "limit", judgement);
+    const { resolver, limits } = this.#parts;
     const { name, type } = query.question;
     // Whether the name exists is learned from the type that clients ask anyway.
-    const question = { name, type: ANSWERED_TYPES.has(type) ? type : RecordType.A };
+    const question = { name, type: isAnswered(type, judgement) ? type : RecordType.A };
+    const dnssecOk = query.edns?.dnssecOk ?? false;
+    const cached = resolver.cached(question, dnssecOk);
+    if (cached !== null) return this.#pass(asked, judgement, cached, question.type);
+    const refusal = limits.refusal(agent, hostname, judgement.verdict);
+    if (refusal === "name_shape") return this.#block(asked, refusal, judgement);
+    if (refusal !== null) return this.#fail(asked, refusal, judgement);
     try {
-      const resolution = this.#parts.resolver.resolve(question, query.edns?.dnssecOk ?? false);
-      if (!(resolution instanceof Promise)) return this.#pass(asked, judgement, resolution);
-      return this.#whenResolved(asked, this.#parts.waiting.track(agent.address, resolution));
+      const asking = limits.track(agent, resolver.ask(question, dnssecOk));
+      return this.#whenResolved(asked, asking, question.type);
     } catch (thrown) {
       return this.#failUpstream(asked, judgement, thrown);
     }
   }
 
-  async #whenResolved(asked: AskedName, resolving: Promise<Resolution>): Promise<Uint8Array> {
+  async #whenResolved(
+    asked: AskedName,
+    resolving: Promise<Resolution>,
+    resolvedType: number,
+  ): Promise<Uint8Array> {
     let resolution: Resolution;
     try {
       resolution = await resolving;
@@ -237,14 +294,19 @@ export class DnsFilter {
     // The policy may have changed while the upstream was asked.
     const judgement = this.#judge(asked);
     if (!judgement.verdict.allowed) return this.#blockBy(asked, judgement);
-    return this.#pass(asked, judgement, resolution);
+    return this.#pass(asked, judgement, resolution, resolvedType);
   }
 
   #judge({ agent, hostname, query }: AskedName): Judgement {
     return judgeName(this.#parts.judge, agent, hostname, query.question.type);
   }
 
-  #pass(asked: AskedName, judgement: Judgement, resolution: Resolution): Uint8Array {
+  #pass(
+    asked: AskedName,
+    judgement: Judgement,
+    resolution: Resolution,
+    resolvedType: number,
+  ): Uint8Array {
     const { query, source, agent } = asked;
     const { answer, ageSecs, upstreamMs } = resolution;
     const { name, type } = query.question;
@@ -259,7 +321,7 @@ export class DnsFilter {
     );
     let { records } = admitted;
     let { authority } = answer;
-    if (!ANSWERED_TYPES.has(type)) {
+    if (type !== resolvedType || !isAnswered(type, judgement)) {
       records = records.filter((record) => signedType(record) === RecordType.CNAME);
       if (authority.length === 0) authority = [ownSoa(answer.aliases.at(-1) ?? name)];
     } else if (
@@ -290,17 +352,17 @@ export class DnsFilter {
       authoritative: true,
       answers: [],
       authority: [ownSoa(query.question.name)],
-      ede: { code: ExtendedError.BLOCKED, text: `Blocked by outcall, decision ${id}` },
+      ede: { code: ExtendedError.BLOCKED, text: `${BLOCKED_TEXT} ${id}` },
     });
   }
 
   /** An allowed name that cannot be answered all the same. */
-  #fail(asked: Asked, reason: Reason, judgement: Judgement): Uint8Array {
+  #fail(asked: Asked, reason: Reason, judgement: Judgement | null): Uint8Array {
     const { query, source } = asked;
     const id = this.#record({ ...asked, verdict: "block", reason, judgement });
     const ede = reason === "upstream_failed"
       ? { code: ExtendedError.NO_REACHABLE_AUTHORITY, text: `No upstream answered, decision ${id}` }
-      : { code: ExtendedError.BLOCKED, text: `Blocked by outcall, decision ${id}` };
+      : { code: ExtendedError.BLOCKED, text: `${BLOCKED_TEXT} ${id}` };
     return render(query, source, empty(Rcode.SERVFAIL, ede));
   }
 
@@ -311,7 +373,7 @@ export class DnsFilter {
     return this.#fail(asked, "upstream_failed", judgement);
   }
 
-  /** Counts, records and logs what became of one packet; returns the decision's id. */
+  /** Counts and records what became of one packet; returns the decision's id. */
   #record(outcome: Outcome): string {
     const { agent, source, query, verdict, reason, judgement, upstreamMs } = outcome;
     const attempt = query === null ? {} : {
@@ -328,19 +390,10 @@ export class DnsFilter {
       verdict,
       reason,
       rule,
+      ...(upstreamMs === undefined ? {} : { upstreamMs }),
     });
+    this.#total++;
     if (verdict === "allow") this.#allowed++;
-    // S007-FR-022
-    log.debug("{source} {host} {recordType}: {verdict} by {rule}", {
-      source: source.address,
-      ...attempt,
-      verdict,
-      reason,
-      rule: rule?.id ?? "default-block",
-      cached: upstreamMs === null,
-      upstreamMs,
-      decision: id,
-    });
     return id;
   }
 }

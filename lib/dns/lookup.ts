@@ -5,10 +5,11 @@ import { Ip } from "../net/ip.ts";
 import type { Judge } from "../policy.ts";
 import { Rcode, RecordType } from "./codes.ts";
 import { wireNameOf } from "./name.ts";
-import { refusedAlias } from "./policy.ts";
-import type { Resolver } from "./resolver.ts";
+import type { LookupLimits } from "./limits.ts";
+import type { Question } from "./message.ts";
+import { judgeName, refusedAlias } from "./policy.ts";
+import type { AnswerSource, Resolution } from "./resolver.ts";
 import { UpstreamError } from "./upstream.ts";
-import type { Waiting } from "./waiting.ts";
 
 /** Why a name has no address. */
 export type LookupFailure =
@@ -18,7 +19,7 @@ export type LookupFailure =
   | "nodata"
   /** It is an alias for a name that a rule blocks. */
   | "blocked_alias"
-  /** The agent waits for too many look-ups already. */
+  /** The agent asks for too much, or for what looks like data in disguise. */
   | "limit"
   /** No upstream gave a usable answer. */
   | "upstream_failed";
@@ -35,8 +36,23 @@ export class LookupError extends Error {
 /** What a look-up needs. */
 export interface LookupParts {
   readonly judge: Judge;
-  readonly resolver: Resolver;
-  readonly waiting: Waiting;
+  readonly resolver: AnswerSource;
+  readonly limits: LookupLimits;
+}
+
+/** @throws LookupError `limit`; or what {@linkcode AnswerSource.ask} throws. */
+async function ask(
+  { judge, resolver, limits }: LookupParts,
+  agent: Agent,
+  hostname: Hostname,
+  question: Question,
+): Promise<Resolution> {
+  const { verdict } = judgeName(judge, agent, hostname, question.type);
+  const refusal = limits.refusal(agent, hostname, verdict);
+  if (refusal !== null) {
+    throw new LookupError("limit", `${hostname.name} was not asked for: ${refusal}`);
+  }
+  return await limits.track(agent, resolver.ask(question, false));
 }
 
 /**
@@ -50,15 +66,10 @@ export async function lookupAddresses(
   hostname: Hostname,
 ): Promise<readonly Ip[]> {
   const { name } = hostname;
-  if (!parts.waiting.admits(agent.address)) {
-    throw new LookupError("limit", `too many look-ups are waiting; ${name} was not asked`);
-  }
   const question = { name: wireNameOf(hostname), type: RecordType.A };
   try {
-    const resolving = parts.resolver.resolve(question, false);
-    const { answer } = resolving instanceof Promise
-      ? await parts.waiting.track(agent.address, resolving)
-      : resolving;
+    const { answer } = parts.resolver.cached(question, false) ??
+      await ask(parts, agent, hostname, question);
     if (refusedAlias(parts.judge, agent, answer.aliases, question.type) !== null) {
       throw new LookupError("blocked_alias", `${name} is an alias for a name that is not allowed`);
     }

@@ -2,21 +2,29 @@
 import type { Agent } from "../agents.ts";
 import type { Hostname } from "../net/host.ts";
 import type { Judge, Judgement } from "../policy.ts";
+import type { Facts } from "../rules/types.ts";
 import { typeName } from "./codes.ts";
 import { hostnameOf, type WireName } from "./name.ts";
 
 /**
- * Whether `agent` may resolve `hostname`. The request that follows will be for that host, so
- * `network.hostname` and `http.host` are known to be the name; everything else about it is not.
+ * What is known when the agent called `agentName` asks for `name`. The request that follows will be
+ * for that host, so `network.hostname` and `http.host` are known to be the name; everything else
+ * about it is not.
+ * @param name Normalised, as in `Hostname.name`.
+ * @param recordType As {@linkcode typeName} gives it.
  */
-export function judgeName(judge: Judge, agent: Agent, hostname: Hostname, type: number): Judgement {
-  const { name } = hostname;
-  return judge("dns", {
+export function dnsFacts(name: string, recordType: string, agentName: string): Facts {
+  return {
     network: { hostname: name },
     http: { host: name },
-    dns: { query: name, record_type: typeName(type) },
-    agent: { name: agent.name },
-  });
+    dns: { query: name, record_type: recordType },
+    agent: { name: agentName },
+  };
+}
+
+/** Whether `agent` may resolve `hostname`. */
+export function judgeName(judge: Judge, agent: Agent, hostname: Hostname, type: number): Judgement {
+  return judge("dns", dnsFacts(hostname.name, typeName(type), agent.name));
 }
 
 /** Why a chain of aliases must not be followed. */

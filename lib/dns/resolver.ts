@@ -16,21 +16,31 @@ export interface Resolution {
   readonly upstreamMs: number | null;
 }
 
-/** Resolves allowed names. Knows no policy: whoever calls it has judged before. */
-export class Resolver {
+/** Where answers come from. Knows no policy: whoever asks has judged before. */
+export interface AnswerSource {
+  /** The answer to `question`, when it is cached. */
+  cached(question: Question, dnssecOk: boolean): Resolution | null;
+  /**
+   * The upstreams' answer to `question`.
+   * @throws UpstreamError (or rejects with it) when no upstream answers, or too many are waiting.
+   */
+  ask(question: Question, dnssecOk: boolean): Promise<Resolution>;
+}
+
+/** Answers from the cache and the upstreams. */
+export class Resolver implements AnswerSource {
   readonly #inFlight = new Map<string, Promise<Resolution>>();
 
   constructor(readonly cache: DnsCache, readonly upstream: UpstreamClient) {}
 
-  /**
-   * The answer to `question`, at once when it is cached. Identical questions share one upstream
-   * query (S007-EC-010).
-   * @throws UpstreamError (or rejects with it) when no upstream answers, or too many are waiting.
-   */
-  resolve(question: Question, dnssecOk: boolean): Resolution | Promise<Resolution> {
+  cached(question: Question, dnssecOk: boolean): Resolution | null {
+    const hit = this.cache.get(cacheKey(question, dnssecOk));
+    return hit === null ? null : { ...hit, upstreamMs: null };
+  }
+
+  /** Identical questions share one upstream query (S007-EC-010). */
+  ask(question: Question, dnssecOk: boolean): Promise<Resolution> {
     const key = cacheKey(question, dnssecOk);
-    const hit = this.cache.get(key);
-    if (hit !== null) return { ...hit, upstreamMs: null };
     const waiting = this.#inFlight.get(key);
     if (waiting !== undefined) return waiting;
     if (this.#inFlight.size >= MAX_IN_FLIGHT) {

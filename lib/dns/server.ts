@@ -11,14 +11,15 @@ import type { Ip } from "../net/ip.ts";
 import type { Judge } from "../policy.ts";
 import { DnsCache } from "./cache.ts";
 import { DnsFilter } from "./filter.ts";
+import { LookupLimits } from "./limits.ts";
 import type { Listener } from "./listener.ts";
 import { lookupAddresses } from "./lookup.ts";
+import { Admission, QueryBuckets, type QueryRate } from "./rate.ts";
 import { Resolver } from "./resolver.ts";
 import { listenTcp } from "./tcp.ts";
 import { listenUdp } from "./udp.ts";
 import { UpstreamClient } from "./upstream.ts";
 import { type Upstream, upstreamText } from "./upstreams.ts";
-import { Waiting } from "./waiting.ts";
 
 const log = logger("dns");
 
@@ -35,6 +36,8 @@ export interface DnsServerOptions {
   readonly upstreams: readonly Upstream[];
   /** Time limit of one upstream, in milliseconds. */
   readonly upstreamTimeoutMs?: number;
+  /** Queries each source may send. */
+  readonly queryRate: QueryRate;
   readonly agents: AgentDirectory;
   readonly judge: Judge;
   readonly decisions: DecisionLog;
@@ -75,8 +78,9 @@ export class DnsServer implements GatewayService, DnsService {
   readonly #cache = new DnsCache();
   readonly #upstream: UpstreamClient;
   readonly #resolver: Resolver;
-  readonly #waiting = new Waiting();
+  readonly #limits = new LookupLimits();
   readonly #filter: DnsFilter;
+  readonly #admission: Admission;
   readonly #listeners = new Map<string, readonly Listener[]>();
 
   constructor(options: DnsServerOptions) {
@@ -89,8 +93,9 @@ export class DnsServer implements GatewayService, DnsService {
       judge,
       decisions,
       resolver: this.#resolver,
-      waiting: this.#waiting,
+      limits: this.#limits,
     });
+    this.#admission = new Admission(this.#filter, new QueryBuckets(options.queryRate));
   }
 
   /**
@@ -127,9 +132,9 @@ export class DnsServer implements GatewayService, DnsService {
     const opened: Listener[] = [];
     let transport: Transport = "udp";
     try {
-      opened.push(listenUdp(this.#filter, address, port));
+      opened.push(listenUdp(this.#admission, address, port));
       transport = "tcp";
-      opened.push(listenTcp(this.#filter, address, port));
+      opened.push(listenTcp(this.#admission, address, port));
       return opened;
     } catch (thrown) {
       const error = bindError(transport, address, port, thrown);
@@ -162,7 +167,7 @@ export class DnsServer implements GatewayService, DnsService {
    */
   resolveFor(agent: Agent, hostname: Hostname): Promise<readonly Ip[]> {
     const { judge } = this.#options;
-    const parts = { judge, resolver: this.#resolver, waiting: this.#waiting };
+    const parts = { judge, resolver: this.#resolver, limits: this.#limits };
     return lookupAddresses(parts, agent, hostname);
   }
 

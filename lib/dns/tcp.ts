@@ -1,7 +1,7 @@
 /** One TCP listener of the DNS filter, with limits that keep slow or greedy clients from filling it. */
 import { messageOf } from "../errors.ts";
 import { logger } from "../log.ts";
-import type { DnsFilter } from "./filter.ts";
+import type { PacketHandler } from "./filter.ts";
 import { readTcpMessage, writeTcpMessage } from "./framing.ts";
 import type { Listener } from "./listener.ts";
 
@@ -34,7 +34,7 @@ class Connection {
 
   constructor(
     readonly conn: Deno.TcpConn,
-    readonly filter: DnsFilter,
+    readonly filter: PacketHandler,
     readonly source: string,
     readonly idleMs: number,
   ) {
@@ -104,7 +104,7 @@ class Connection {
  * @throws what `Deno.listen` throws when it cannot be bound.
  */
 export function listenTcp(
-  filter: DnsFilter,
+  filter: PacketHandler,
   address: string,
   port: number,
   limits: TcpLimits = {},

@@ -2,7 +2,7 @@
 import { messageOf } from "../errors.ts";
 import { logger } from "../log.ts";
 import { MAX_MESSAGE_BYTES } from "./codes.ts";
-import type { DnsFilter } from "./filter.ts";
+import type { PacketHandler } from "./filter.ts";
 import type { Listener } from "./listener.ts";
 
 const log = logger("dns");
@@ -14,7 +14,7 @@ const RETRY_MS = 100;
  * Serves `filter` on `address`:`port` by UDP.
  * @throws what `Deno.listenDatagram` throws when it cannot be bound.
  */
-export function listenUdp(filter: DnsFilter, address: string, port: number): Listener {
+export function listenUdp(filter: PacketHandler, address: string, port: number): Listener {
   const socket = Deno.listenDatagram({ transport: "udp", hostname: address, port });
   const replies = new Set<Promise<void>>();
   let draining = false;

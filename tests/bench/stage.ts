@@ -89,7 +89,8 @@ export class Stage implements AsyncDisposable {
 
     await lab.startDaemon({
       rules: ruleFiles(ruleCount),
-      flags: ["--dns-upstream", ORIGIN_ADDRESS],
+      // The peers have no limit for each client either.
+      flags: ["--dns-upstream", ORIGIN_ADDRESS, "--dns-query-rate", "1000000/1"],
       logFile: DAEMON_LOG,
     });
     const agent = await lab.agent();

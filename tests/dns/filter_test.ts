@@ -5,9 +5,9 @@ import type { AgentDirectory } from "../../lib/agents.ts";
 import { type Decision, DecisionLog } from "../../lib/decision.ts";
 import { DnsCache } from "../../lib/dns/cache.ts";
 import { DnsFilter, type QuerySource } from "../../lib/dns/filter.ts";
+import { LookupLimits } from "../../lib/dns/limits.ts";
 import { Resolver } from "../../lib/dns/resolver.ts";
 import { UpstreamClient } from "../../lib/dns/upstream.ts";
-import { Waiting } from "../../lib/dns/waiting.ts";
 import type { Judge } from "../../lib/policy.ts";
 import {
   decode,
@@ -35,6 +35,7 @@ interface Overrides {
   readonly agents?: AgentDirectory;
   readonly judge?: Judge;
   readonly maxWaiting?: number;
+  readonly maxNames?: number;
 }
 
 /** A filter with everything it needs, and one upstream that sees what leaves. */
@@ -56,7 +57,7 @@ class World implements AsyncDisposable {
       judge: overrides.judge ?? this.policy.judge,
       decisions: this.decisions,
       resolver: new Resolver(this.cache, new UpstreamClient([this.upstream.upstream], 300)),
-      waiting: new Waiting(overrides.maxWaiting),
+      limits: new LookupLimits({ ...overrides, now: () => this.clock.ms }),
     });
   }
 
@@ -135,7 +136,8 @@ Deno.test("an allowed name is resolved and decided by its rule (S007-AS-001, D7)
   assert(!reply.aa && reply.ra);
   assert.equal(reply.questions[0]?.name, "API.GitHub.com");
   assert.deepEqual(addresses(reply), ["140.82.121.6"]);
-  const { id: _id, time: _time, ...decision } = world.decision();
+  const { id: _id, time: _time, upstreamMs, ...decision } = world.decision();
+  assert.equal(typeof upstreamMs, "number");
   assert.deepEqual(decision, {
     generation: 1,
     layer: "dns",
@@ -386,6 +388,101 @@ for (const type of ["AAAA", "TXT", "MX", "SRV", "NULL"]) {
   });
 }
 
+const mx: OracleRecord = {
+  name: "a.test",
+  type: "MX",
+  ttl: 60,
+  data: { preference: 10, exchange: "mail.a.test" },
+};
+const typed = (condition: string): TestRule => ({ id: "typed", condition });
+
+Deno.test("MX is asked for and answered when a rule names record types (S007-AS-015)", async () => {
+  await using world = new World(
+    [typed('dns.query == "a.test" && dns.record_type == "MX"')],
+    answers(mx),
+  );
+  const reply = await world.ask("a.test", "MX");
+  assert.deepEqual(reply.answers.map(({ type }) => type), ["MX"]);
+  assert.equal(world.decision().verdict, "allow");
+  const asked = world.upstream.asked.map(({ message }) => message.questions[0]?.type);
+  assert.deepEqual(asked, ["MX"]);
+  assert.equal((await world.ask("a.test", "TXT")).rcode, "NXDOMAIN");
+  assert.equal(world.decision().verdict, "block");
+});
+
+Deno.test("AAAA stays empty even when a rule names it: managed networks are IPv4 (D27)", async () => {
+  await using world = new World(
+    [typed('dns.query == "a.test" && dns.record_type in ["A", "AAAA"]')],
+    answers({ name: "a.test", type: "AAAA", ttl: 60, data: "2606:4700::1111" }),
+  );
+  const reply = await world.ask("a.test", "AAAA");
+  assert.equal(reply.rcode, "NOERROR");
+  assert.deepEqual(reply.answers, []);
+});
+
+Deno.test("a rule about types that a reload takes away takes the records along", async () => {
+  const gate = Promise.withResolvers<void>();
+  await using world = new World(
+    [typed('dns.query == "a.test" && dns.record_type == "MX"')],
+    async (asked) => {
+      await gate.promise;
+      return await answers(mx)(asked);
+    },
+  );
+  const reply = world.ask("a.test", "MX");
+  await until(() => world.upstream.asked.length === 1);
+  world.policy.replace([allowHost("a.test")]);
+  gate.resolve();
+  assert.deepEqual((await reply).answers, []);
+});
+
+const BELOW: TestRule = { id: "below", condition: 'dns.query.endsWith(".a.test")' };
+
+Deno.test("new names below a suffix are limited for each agent and minute (ADV-DNS-17)", async () => {
+  const agents = new TestDirectory();
+  agents.add("10.200.0.2", "tunnel");
+  agents.add("10.200.0.3", "other");
+  await using world = new World([BELOW, allowHost("named.a.test")], replying(() => ({})), {
+    agents,
+    maxNames: 2,
+  });
+  for (const name of ["one", "two", "one"]) {
+    assert.equal((await world.ask(`${name}.a.test`)).rcode, "NOERROR");
+    assert.equal(world.decision().verdict, "allow");
+  }
+  assert.equal((await world.ask("three.a.test")).rcode, "SERVFAIL");
+  const refused = world.decision();
+  assert.deepEqual([refused.verdict, refused.reason], ["block", "name_rate"]);
+  assert.equal((await world.ask("named.a.test")).rcode, "NOERROR", "a name that a rule spells out");
+  const source = { address: "10.200.0.3", transport: "udp" } as const;
+  assert.equal((await world.ask("three.a.test", "A", { source })).rcode, "NOERROR");
+  world.clock.ms += 60_000;
+  assert.equal((await world.ask("three.a.test")).rcode, "NOERROR", "a minute later");
+  assert(!world.upstream.names.slice(0, 2).includes("three.a.test"));
+});
+
+for (
+  const [what, name] of [
+    ["a label of 53 characters", `${"x".repeat(53)}.a.test`],
+    ["35 labels", `${"x.".repeat(33)}a.test`],
+  ] as const
+) {
+  Deno.test(`${what} below a suffix is no name but data, and never asked (ADV-DNS-17)`, async () => {
+    await using world = new World([BELOW, allowHost("named.a.test")], replying(() => ({})));
+    const reply = await world.ask(name);
+    const decision = world.decision();
+    assertBlocked(reply, decision);
+    assert.equal(decision.reason, "name_shape");
+    assert.deepEqual(world.upstream.names, []);
+  });
+}
+
+Deno.test("a long label passes where a rule spells the name out", async () => {
+  const name = `${"x".repeat(63)}.a.test`;
+  await using world = new World([allowHost(name)], replying(() => ({})));
+  assert.equal((await world.ask(name)).rcode, "NOERROR");
+});
+
 Deno.test("AAAA and A of a name that does not exist agree (dual-stack clients)", async () => {
   await using world = new World(
     [allowHost("a.test")],
@@ -493,7 +590,8 @@ for (const [what, overrides] of broken) {
     await using world = new World([], answers(a("a.test", "1.1.1.1")), overrides);
     assert.equal((await world.ask("a.test")).rcode, "SERVFAIL");
     assert.deepEqual(world.upstream.names, []);
-    assert.equal(world.filter.counters().allowed, 0);
+    assert.deepEqual(world.filter.counters(), { total: 1, allowed: 0, blocked: 1 });
+    assert.equal(world.decision().reason, "internal_error");
   });
 }
 

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { DecisionLog } from "../../lib/decision.ts";
 import { readTcpMessage, writeTcpMessage } from "../../lib/dns/framing.ts";
 import { LookupError } from "../../lib/dns/lookup.ts";
+import type { QueryRate } from "../../lib/dns/rate.ts";
 import { DnsServer } from "../../lib/dns/server.ts";
 import { OutcallError } from "../../lib/errors.ts";
 import { Hostname } from "../../lib/net/host.ts";
@@ -43,7 +44,11 @@ class World implements AsyncDisposable {
   constructor(
     rules: readonly TestRule[],
     behaviour: Behaviour = good,
-    options: { readonly address?: string; readonly port?: number } = {},
+    options: {
+      readonly address?: string;
+      readonly port?: number;
+      readonly queryRate?: QueryRate;
+    } = {},
   ) {
     this.policy = new TestPolicy(rules);
     this.upstream = new TestUpstream(behaviour);
@@ -52,6 +57,7 @@ class World implements AsyncDisposable {
       port: options.port ?? this.port,
       upstreams: [this.upstream.upstream],
       upstreamTimeoutMs: 400,
+      queryRate: options.queryRate ?? { count: 1000, windowSecs: 1 },
       agents: this.agents,
       judge: this.policy.judge,
       decisions: this.decisions,
@@ -172,6 +178,25 @@ Deno.test("blocked names and strangers are refused over real sockets (ADV-DNS-02
   assert.deepEqual(world.upstream.names, []);
   const { queries_total, queries_allowed, queries_blocked } = world.server.status();
   assert.deepEqual([queries_total, queries_allowed, queries_blocked], [2, 0, 2]);
+});
+
+Deno.test("a source that asks faster than it may is refused for that, by UDP and TCP", async () => {
+  await using world = new World(RULES, good, { queryRate: { count: 3, windowSecs: 3600 } });
+  const gateway = ownAddress();
+  await world.server.serve([gateway]);
+  const other = ownAddress();
+  world.agents.add(other, "other");
+  for (let i = 0; i < 3; i++) {
+    assert.equal((await world.udp(gateway, QUERY)).rcode, "NOERROR");
+  }
+  assert.equal((await world.udp(gateway, QUERY)).rcode, "SERVFAIL");
+  assert.equal(
+    (await world.udp(gateway, QUERY, other)).rcode,
+    "NOERROR",
+    "others are not concerned",
+  );
+  const reasons = world.decisions.recent().map(({ reason }) => reason);
+  assert.deepEqual(reasons, ["rule", "rule", "rule", "query_rate", "rule"]);
 });
 
 Deno.test("queries pipelined on one TCP connection are all answered (RFC 7766 §6.2.1)", async () => {

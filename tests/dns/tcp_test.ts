@@ -7,7 +7,7 @@ import { readTcpMessage, writeTcpMessage } from "../../lib/dns/framing.ts";
 import { Resolver } from "../../lib/dns/resolver.ts";
 import { listenTcp } from "../../lib/dns/tcp.ts";
 import { UpstreamClient } from "../../lib/dns/upstream.ts";
-import { Waiting } from "../../lib/dns/waiting.ts";
+import { LookupLimits } from "../../lib/dns/limits.ts";
 import { encodeQuery } from "./oracle.ts";
 import { ownAddress, ownPort, TestDirectory, TestPolicy } from "./support.ts";
 
@@ -20,7 +20,7 @@ async function withClient(run: (conn: Deno.TcpConn) => Promise<void>): Promise<v
     judge: new TestPolicy([]).judge,
     decisions: new DecisionLog(),
     resolver: new Resolver(new DnsCache(), new UpstreamClient([])),
-    waiting: new Waiting(),
+    limits: new LookupLimits(),
   });
   const [hostname, port] = [ownAddress(), ownPort()];
   const listener = listenTcp(filter, hostname, port, { idleMs: 200 });

@@ -203,13 +203,13 @@ Deno.test("identical questions in flight share one upstream query (S007-EC-010)"
   const client = new UpstreamClient([upstream.upstream], PATIENT_MS);
   const resolver = new Resolver(new DnsCache(), client);
   const results = await Promise.all([
-    resolver.resolve(Q, false),
-    resolver.resolve(Q, false),
-    resolver.resolve(question("EXAMPLE.test"), false),
+    resolver.ask(Q, false),
+    resolver.ask(Q, false),
+    resolver.ask(question("EXAMPLE.test"), false),
   ]);
   assert.equal(upstream.asked.length, 1);
   assert(results.every(({ answer }) => answer.answers.length === 1));
-  await resolver.resolve(Q, true);
+  await resolver.ask(Q, true);
   assert.equal(upstream.asked.length, 2);
 });
 
@@ -217,7 +217,7 @@ Deno.test("a failure is not kept: the next question asks again (S007-EC-013)", a
   await using upstream = new TestUpstream(replying(() => ({ rcode: 2 })));
   const client = new UpstreamClient([upstream.upstream], PATIENT_MS);
   const resolver = new Resolver(new DnsCache(), client);
-  await assert.rejects(async () => await resolver.resolve(Q, false), UpstreamError);
+  await assert.rejects(async () => await resolver.ask(Q, false), UpstreamError);
   upstream.behaviour = good;
-  assert.equal((await resolver.resolve(Q, false)).answer.answers.length, 1);
+  assert.equal((await resolver.ask(Q, false)).answer.answers.length, 1);
 });

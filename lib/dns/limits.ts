@@ -1,0 +1,88 @@
+/**
+ * What one agent may have asked upstream. Names carry data: whoever may resolve everything below a
+ * domain can send bytes to its owner, some hundred with each new name (ADV-DNS-17). A name that a
+ * rule spells out carries nothing, so the limits on names are for the others only.
+ */
+import type { Agent } from "../agents.ts";
+import type { Reason } from "../decision.ts";
+import type { Hostname } from "../net/host.ts";
+import type { Verdict } from "../rules/types.ts";
+import type { MonotonicClock } from "./cache.ts";
+import { Waiting } from "./waiting.ts";
+
+/** The longest label that honest software makes up: a SHA-256 in base 32. */
+const MAX_LABEL_CHARACTERS = 52;
+
+/** The most labels that honest software asks for: an IPv6 address under ip6.arpa (RFC 3596 §2.5). */
+const MAX_LABELS = 34;
+
+/**
+ * New names an agent may ask for under one rule in {@linkcode NAME_WINDOW_MS}: enough for a mirror or
+ * an object store with a name for everything, some 300 bytes a second for a tunnel.
+ */
+const MAX_NAMES = 120;
+const NAME_WINDOW_MS = 60_000;
+
+/** Whether a name looks like data in disguise. */
+export function isTunnelShaped({ name }: Hostname): boolean {
+  const labels = name.split(".");
+  return labels.length > MAX_LABELS || labels.some((label) => label.length > MAX_LABEL_CHARACTERS);
+}
+
+/** Counts the distinct names that each agent asks for under each rule, in windows of a minute. */
+class NameBudget {
+  readonly #names = new Map<string, Set<string>>();
+  #windowStartMs = Number.NEGATIVE_INFINITY;
+
+  constructor(readonly maxNames: number, readonly now: MonotonicClock) {}
+
+  admits(address: string, rule: string, name: string): boolean {
+    const now = this.now();
+    if (now - this.#windowStartMs >= NAME_WINDOW_MS) {
+      // One window for all of them: nothing is kept of agents and rules that are gone.
+      this.#names.clear();
+      this.#windowStartMs = now;
+    }
+    const key = `${address} ${rule}`;
+    const names = this.#names.get(key) ?? new Set<string>();
+    if (names.has(name)) return true;
+    if (names.size >= this.maxNames) return false;
+    this.#names.set(key, names.add(name));
+    return true;
+  }
+}
+
+/** Limits that tests shorten. */
+export interface LookupLimitOptions {
+  /** Look-ups one agent may wait for. */
+  readonly maxWaiting?: number;
+  /** Distinct names a minute for one agent under one rule. */
+  readonly maxNames?: number;
+  readonly now?: MonotonicClock;
+}
+
+/** Decides whether an allowed name that is not cached may be asked for upstream. */
+export class LookupLimits {
+  readonly #waiting: Waiting;
+  readonly #names: NameBudget;
+
+  constructor(options: LookupLimitOptions = {}) {
+    this.#waiting = new Waiting(options.maxWaiting);
+    const now = options.now ?? ((): number => performance.now());
+    this.#names = new NameBudget(options.maxNames ?? MAX_NAMES, now);
+  }
+
+  /** Why `agent` may not have `hostname` asked for, or null; counts the name when it may. */
+  refusal(agent: Agent, hostname: Hostname, verdict: Verdict): Reason | null {
+    if (!this.#waiting.admits(agent.address)) return "limit";
+    if (verdict.dns?.namesHost === true) return null;
+    if (isTunnelShaped(hostname)) return "name_shape";
+    const rule = verdict.rule?.id ?? "";
+    return this.#names.admits(agent.address, rule, hostname.name) ? null : "name_rate";
+  }
+
+  /** Counts `lookup` as one that `agent` waits for until it settles; returns its outcome. */
+  track<T>(agent: Agent, lookup: Promise<T>): Promise<T> {
+    return this.#waiting.track(agent.address, lookup);
+  }
+}

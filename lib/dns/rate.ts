@@ -1,0 +1,81 @@
+/** How many queries each source may send: a flood by one agent must not slow another one down. */
+import type { MonotonicClock } from "./cache.ts";
+import type { DnsFilter, Handled, PacketHandler, QuerySource } from "./filter.ts";
+
+/** A token bucket: `count` queries at once, and as many again in every `windowSecs`. */
+export interface QueryRate {
+  readonly count: number;
+  readonly windowSecs: number;
+}
+
+/**
+ * Sources remembered at once. A managed network has at most 254; more than this are strangers that
+ * make addresses up, and those are not worth an answer.
+ */
+const MAX_SOURCES = 4096;
+
+/** Looking for sources to forget costs a pass over all of them. */
+const SWEEP_EVERY_MS = 1000;
+
+interface Bucket {
+  tokens: number;
+  filledAtMs: number;
+}
+
+/** One bucket for each source; `Source` is what a transport knows its clients by. */
+export class QueryBuckets<Source> {
+  readonly #buckets = new Map<Source, Bucket>();
+  readonly #perMs: number;
+  #sweptAtMs = Number.NEGATIVE_INFINITY;
+
+  constructor(
+    readonly rate: QueryRate,
+    readonly now: MonotonicClock = () => performance.now(),
+  ) {
+    this.#perMs = rate.count / (1000 * rate.windowSecs);
+  }
+
+  /** Whether one more query of `source` is within its rate; takes it off when it is. */
+  admits(source: Source): boolean {
+    const now = this.now();
+    const bucket = this.#buckets.get(source) ?? this.#add(source, now);
+    if (bucket === null) return false;
+    bucket.tokens = this.#level(bucket, now);
+    bucket.filledAtMs = now;
+    if (bucket.tokens < 1) return false;
+    bucket.tokens--;
+    return true;
+  }
+
+  #level(bucket: Bucket, now: number): number {
+    return Math.min(this.rate.count, bucket.tokens + (now - bucket.filledAtMs) * this.#perMs);
+  }
+
+  #add(source: Source, now: number): Bucket | null {
+    if (this.#buckets.size >= MAX_SOURCES) this.#sweep(now);
+    if (this.#buckets.size >= MAX_SOURCES) return null;
+    const bucket = { tokens: this.rate.count, filledAtMs: now };
+    this.#buckets.set(source, bucket);
+    return bucket;
+  }
+
+  /** Forgets the sources whose bucket is full: as if they had never asked. */
+  #sweep(now: number): void {
+    if (now - this.#sweptAtMs < SWEEP_EVERY_MS) return;
+    this.#sweptAtMs = now;
+    for (const [source, bucket] of this.#buckets) {
+      if (this.#level(bucket, now) >= this.rate.count) this.#buckets.delete(source);
+    }
+  }
+}
+
+/** The filter behind the limit on the rate of each source. */
+export class Admission implements PacketHandler {
+  constructor(readonly filter: DnsFilter, readonly buckets: QueryBuckets<string>) {}
+
+  handle(packet: Uint8Array, source: QuerySource): Handled {
+    return this.buckets.admits(source.address)
+      ? this.filter.handle(packet, source)
+      : this.filter.refuseExcess(packet, source);
+  }
+}
