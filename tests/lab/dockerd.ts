@@ -9,23 +9,32 @@ export function dockerAt(socket: string): Dockerode {
   return new Dockerode(Object.assign(options, { host: undefined }));
 }
 
-/** Removes the control groups of one engine; empty by now, so plain rmdir from the leaves up. */
-export async function removeControlGroups(name: string): Promise<void> {
-  const roots = ["/sys/fs/cgroup"];
-  for await (const entry of Deno.readDir("/sys/fs/cgroup")) {
-    if (entry.isDirectory) roots.push(`/sys/fs/cgroup/${entry.name}`);
-  }
-  const remove = async (folder: string): Promise<void> => {
-    try {
-      for await (const entry of Deno.readDir(folder)) {
-        if (entry.isDirectory) await remove(`${folder}/${entry.name}`);
-      }
-      await new Deno.Command("rmdir", { args: [folder], stderr: "null" }).output();
-    } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
+/** Removes an empty control group with those below it; says whether it is gone. */
+function removeControlGroup(folder: string): boolean {
+  try {
+    for (const entry of Deno.readDirSync(folder)) {
+      if (entry.isDirectory) removeControlGroup(`${folder}/${entry.name}`);
     }
-  };
-  for (const root of roots) await remove(`${root}/${name}`);
+    Deno.removeSync(folder); // rmdir: the files in it are the kernel's
+    return true;
+  } catch (error) {
+    return error instanceof Deno.errors.NotFound;
+  }
+}
+
+/**
+ * Removes the control groups of one engine whose processes have ended. The kernel lets go of them a
+ * moment later, so this may take some attempts.
+ */
+export async function removeControlGroups(name: string): Promise<void> {
+  const root = "/sys/fs/cgroup";
+  const hierarchies = [...Deno.readDirSync(root)].filter((entry) => entry.isDirectory);
+  const folders = [root, ...hierarchies.map((entry) => `${root}/${entry.name}`)];
+  for (let attempt = 0; attempt < 100; attempt++) {
+    if (folders.map((folder) => removeControlGroup(`${folder}/${name}`)).every(Boolean)) return;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  throw new Error(`control groups ${name} are still in use`);
 }
 
 /** Runs a program and returns what it prints; throws with its complaint when it fails. */
