@@ -107,6 +107,8 @@ export class Definitions {
   readonly #expanded = new Map<string, Expanded>();
   readonly #used = new Set<string>();
   readonly #stack: string[] = [];
+  /** What expansions may still add up to: a small file must not become a long job. */
+  #allowance: number;
 
   /**
    * @param source The file.
@@ -117,7 +119,9 @@ export class Definitions {
     readonly source: Source,
     readonly scalars: ReadonlyMap<string, ScalarText>,
     readonly report: (diagnostic: Diagnostic) => void,
-  ) {}
+  ) {
+    this.#allowance = LIMITS.conditionLength + LIMITS.expansionFactor * source.text.length;
+  }
 
   /** Every definition with what it expands to; reports cycles and unknown names. */
   expandAll(): ReadonlyMap<string, Expanded> {
@@ -185,11 +189,14 @@ export class Definitions {
         text = `(${inner})`;
       }
       length += text.length;
-      if (length > LIMITS.conditionLength) {
+      this.#allowance -= text.length;
+      if (length > LIMITS.conditionLength || this.#allowance < 0) {
         this.#error(scalar.span, {
           code: "rules.condition_too_long",
-          message: `with its definitions this is longer than ${LIMITS.conditionLength} characters`,
-          hint: "Split it into several rules.",
+          message: length > LIMITS.conditionLength
+            ? `with its definitions this is longer than ${LIMITS.conditionLength} characters`
+            : "the definitions of this file are used too often for their length",
+          hint: "Put many hosts into one list, or split the rule.",
         });
         return REFUSED;
       }

@@ -88,9 +88,24 @@ function factsOf(expr: Expr, evaluation: Evaluation): Record<string, unknown> {
   return Object.assign({}, ...parts(expr).map((part) => factsOf(part, evaluation)));
 }
 
+function count(text: string, char: string): number {
+  return text.split(char).length - 1;
+}
+
+/** A clause as written. Parentheses are no part of the syntax tree: those it opens are closed again. */
+function textOf({ at: [start, end] }: Expr, condition: string): string {
+  let stop = end;
+  while (condition[stop] === ")" || condition[stop] === " ") {
+    const text = condition.slice(start, stop);
+    if (count(text, "(") <= count(text, ")")) break;
+    stop++;
+  }
+  return condition.slice(start, stop).trimEnd();
+}
+
 function explainClause(expr: Expr, condition: string, evaluation: Evaluation): Clause {
   return {
-    text: condition.slice(...expr.at),
+    text: textOf(expr, condition),
     truth: truthOf(compileCondition(expr)(evaluation)),
     facts: factsOf(expr, evaluation),
   };

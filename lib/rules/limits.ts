@@ -12,6 +12,8 @@ export const LIMITS = {
   definitionDepth: 64,
   /** One condition with its definitions expanded, in UTF-16 units. */
   conditionLength: 1024 * 1024,
+  /** All conditions of a file with their definitions expanded, per character of the file. */
+  expansionFactor: 16,
   /** Of a rule id, which also appears in response headers. */
   idLength: 128,
   /** Operators, operands and calls of one condition. */
