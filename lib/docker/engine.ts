@@ -83,7 +83,9 @@ function statusOf(thrown: unknown): number | undefined {
 /** Docker's own words, without dockerode's wrapping. */
 function refusalText(thrown: unknown): string {
   const message = field(field(thrown, "json"), "message");
-  return typeof message === "string" ? message : messageOf(thrown);
+  if (typeof message === "string") return message;
+  // Of an answer that was to be a stream there is only the text: "(HTTP code 404) reason - words ".
+  return messageOf(thrown).replace(/^\(HTTP code \d+\) [^-]* - /, "").trim();
 }
 
 /** The operating system's reason, such as "no such file or directory". */

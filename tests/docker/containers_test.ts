@@ -475,6 +475,34 @@ labTest("containers on a real Docker Engine", { tools: TOOLS }, async (t) => {
     assert.equal((await containers.list()).length, 1);
   });
 
+  await step(
+    "a pull reports its progress, and whether anything was new (S008-AS-008)",
+    async () => {
+      const registry = lab.machine.spawn([
+        Deno.execPath(),
+        ...["run", "--allow-net", new URL("./registry.ts", import.meta.url).pathname],
+      ]);
+      const line = await registry.line("stdout", (text) => text.startsWith("port "));
+      // Port and tag must not be mistaken for each other (S008-AS-019).
+      const image = `127.0.0.1:${line.slice("port ".length)}/lab/pulled:1`;
+      const lines: string[] = [];
+      assert.deepEqual(await containers.pull(image, (text) => lines.push(text)), {
+        image,
+        pulled: true,
+      });
+      assert(lines.some((text) => text.startsWith("1: Pulling from lab/pulled")), lines.join("\n"));
+      assert(lines.some((text) => /^[0-9a-f]{12}: Pull complete$/.test(text)), lines.join("\n"));
+      assert((await lab.docker.getImage(image).inspect()).Id.startsWith("sha256:"));
+      assert.deepEqual(await containers.pull(image, () => {}), { image, pulled: false });
+      await assert.rejects(
+        containers.pull(image.replace(/1$/, "2"), () => {}),
+        isError(500, "image.pull_failed", '/lab/pulled:2": manifest unknown'),
+      );
+      registry.kill("SIGTERM");
+      await registry.ended;
+    },
+  );
+
   await step("a pull that fails says why (S008-EC-006)", async () => {
     const lines: string[] = [];
     await assert.rejects(

@@ -94,12 +94,14 @@ export class DockerLab implements AsyncDisposable {
   readonly engine: Engine;
   /** Unfiltered access, as an operator with the docker command has. */
   readonly docker: Dockerode;
+  readonly #engines: LabEngine[];
 
   private constructor(
     readonly machine: Machine,
     readonly labEngine: LabEngine,
     readonly socket: string,
   ) {
+    this.#engines = [labEngine];
     this.bridges = new PlainBridges(machine);
     this.engine = new Engine(socket);
     this.docker = dockerAt(socket);
@@ -144,6 +146,17 @@ export class DockerLab implements AsyncDisposable {
     return container.id;
   }
 
+  /** Ends Docker without warning. */
+  async killEngine(): Promise<void> {
+    await this.machine.must(["bash", "-c", "kill -9 $(cat /run/docker.pid)"]);
+  }
+
+  /** Starts Docker again with everything it had. */
+  async startEngine(): Promise<void> {
+    await this.machine.must(["rm", "-f", "/run/docker.pid"]);
+    this.#engines.push(await LabEngine.start(this.machine));
+  }
+
   /** Removes every container and every network but Docker's own, for the next test. */
   async clear(): Promise<void> {
     for (const { Id } of await this.docker.listContainers({ all: true })) {
@@ -158,6 +171,6 @@ export class DockerLab implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.machine[Symbol.asyncDispose]();
-    await this.labEngine[Symbol.asyncDispose]();
+    for (const engine of this.#engines) await engine[Symbol.asyncDispose]();
   }
 }
