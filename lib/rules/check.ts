@@ -284,6 +284,11 @@ function syntaxError(summary: string, text: string, start: number, end: number):
   return { code, message: `CEL parse error: unexpected '${shown}'` };
 }
 
+/** The library's errors carry either a node of the tree or a mere place. */
+function isSyntaxTree(node: object): node is ASTNode {
+  return "op" in node && "args" in node;
+}
+
 function problemOf(thrown: unknown, text: string): CelProblem {
   if (!(thrown instanceof ParseError || thrown instanceof TypeError)) {
     // The parser recurses: RangeError when the stack is exhausted.
@@ -297,7 +302,7 @@ function problemOf(thrown: unknown, text: string): CelProblem {
   }
   const { start, end } = thrown.range ?? { start: 0, end: text.length };
   const { code, summary, node } = thrown;
-  const tree = node !== undefined && "toOldStructure" in node ? node as ASTNode : undefined;
+  const tree = node !== undefined && isSyntaxTree(node) ? node : undefined;
   const at = (finding: Finding): CelProblem => ({ ...finding, start, end });
   switch (code) {
     case "unknown_variable":

@@ -15,7 +15,7 @@ import { LIMITS } from "./limits.ts";
 import { lowerExpression } from "./lower.ts";
 import { buildPolicy, type Policy, type RuleData } from "./policy.ts";
 import { nameOf, type PolicyTest, runPolicyTests, type TestResult } from "./policytests.ts";
-import type { RuleFile } from "./read.ts";
+import { isTestFile, type RuleFile } from "./read.ts";
 import { stepsOf } from "./request.ts";
 
 /** What became of a set of rule files. */
@@ -26,6 +26,8 @@ export type CompileResult =
     readonly warnings: readonly Diagnostic[];
     /** The tests beside the rules; all of them passed. */
     readonly tests: readonly TestResult[];
+    /** The same tests, to be run against another policy. */
+    readonly policyTests: readonly PolicyTest[];
   }
   | {
     readonly ok: false;
@@ -81,8 +83,20 @@ class Compiler {
   readonly #patterns = new PatternBudget();
   readonly #placed: Placed[] = [];
   readonly tests: PolicyTest[] = [];
+  #ruleCount = 0;
   /** Rule ids of all files, with where each was first used. */
   readonly #ids = new Map<string, string>();
+
+  /** A rule where nobody looks for rules would be a rule that nobody reviews. */
+  #refuseRules(source: Source, rules: readonly RawRule[]): void {
+    const [first] = rules;
+    if (first === undefined) return;
+    this.#error(source, first.id.span, {
+      code: "rules.test_file",
+      message: "a test file (.test.yaml) holds tests, not rules",
+      hint: "Move the rules into a file of their own.",
+    });
+  }
 
   /** Compiles the rules of one file. */
   addFile(file: RuleFile): void {
@@ -95,6 +109,16 @@ class Compiler {
       raw.definitions,
       (diagnostic) => this.errors.push(diagnostic),
     );
+    if (isTestFile(file.path)) this.#refuseRules(source, raw.rules);
+    this.#ruleCount += raw.rules.length;
+    if (this.#ruleCount > LIMITS.rules) {
+      this.#error(source, { start: 0, end: 0 }, {
+        code: "rules.too_many",
+        message: `with this file there are more than ${LIMITS.rules} rules`,
+        hint: "Put many hosts into one rule: http.host in [...].",
+      });
+      return;
+    }
     this.#patterns.addRules(raw.rules.length);
     this.#checkDefinitions(source, definitions);
     for (const [position, rule] of raw.rules.entries()) {
@@ -242,22 +266,10 @@ export function compilePolicy(
   for (const file of files) compiler.addFile(file);
   const { errors, warnings } = compiler;
   const rules = compiler.rules();
-  if (rules.length > LIMITS.rules) {
-    const file = files[0]?.path ?? "";
-    errors.push({
-      severity: "error",
-      code: "rules.too_many",
-      file,
-      line: 1,
-      column: 1,
-      message: `there are ${rules.length} rules; the limit is ${LIMITS.rules}`,
-      hint: "Put many hosts into one rule: http.host in [...].",
-    });
-  }
-  if (errors.length > 0) return { ok: false, errors, warnings };
+  if (errors.length > 0) return { ok: false, errors: errors.slice(0, LIMITS.errors), warnings };
   const policy = buildPolicy({ generation: options.generation, rules });
   const tests = runPolicyTests(policy, compiler.tests);
   const failed = tests.flatMap((test) => test.failure ?? []);
   if (failed.length > 0) return { ok: false, errors: failed, warnings };
-  return { ok: true, policy, warnings, tests };
+  return { ok: true, policy, warnings, tests, policyTests: compiler.tests };
 }

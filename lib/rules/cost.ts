@@ -7,7 +7,7 @@
  * measurement). They need not be exact: they must grow as the real cost grows.
  */
 import { FACTS, type FactSize } from "./facts.ts";
-import type { Expr } from "./ir.ts";
+import { type Expr, scalarsIn } from "./ir.ts";
 
 /** One node: a call or two, a test of the result. */
 const NODE_NS = 10;
@@ -224,8 +224,7 @@ function bound(expr: Expr, variables: Variables): Bound {
     case "in": {
       const left = bound(expr.left, variables);
       const right = bound(expr.right, variables);
-      // A list of text literals is one look-up.
-      const walked = expr.right.op === "constant" ? walkNs(left) : walkNs(right);
+      const walked = scalarsIn(expr.right) === null ? walkNs(right) : walkNs(left);
       return { ns: sumNs([left, right]) + walked, ...SCALAR };
     }
     case "+": {

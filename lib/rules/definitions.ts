@@ -151,13 +151,9 @@ export class Definitions {
 
   /** Definitions that no rule uses, directly or through another definition. */
   unused(): string[] {
-    const reached = new Set<string>();
-    const visit = (name: string): void => {
-      if (reached.has(name)) return;
-      reached.add(name);
-      this.usesOf(name).forEach(visit);
-    };
-    for (const name of this.#used) visit(name);
+    const reached = new Set(this.#used);
+    // A set hands out what is added while it is walked.
+    for (const name of reached) for (const used of this.usesOf(name)) reached.add(used);
     return [...this.scalars.keys()].filter((name) => !reached.has(name));
   }
 

@@ -1,6 +1,15 @@
 /** What is wrong with a rule file, where, and what to do about it. */
 import type { Detail } from "../errors.ts";
 
+/** Text of a file, and which of its characters are meant. */
+export interface Excerpt {
+  readonly text: string;
+  /** Index of the first one. */
+  readonly start: number;
+  /** How many; at least 1. */
+  readonly length: number;
+}
+
 /** One finding in a rule file. Lines and columns count from 1; columns in UTF-16 units. */
 export interface Diagnostic extends Detail {
   readonly severity: "error" | "warning";
@@ -8,8 +17,8 @@ export interface Diagnostic extends Detail {
   readonly code: string;
   /** What to do next, one sentence. */
   readonly hint?: string;
-  /** The offending line as written and how many of its characters, from `column`, are meant. */
-  readonly excerpt?: { readonly text: string; readonly length: number };
+  /** The offending line, or the part of a long one around it. */
+  readonly excerpt?: Excerpt;
 }
 
 /** A stretch of a file's text: UTF-16 offsets, `end` exclusive. */
@@ -25,8 +34,9 @@ export interface Finding {
   readonly hint?: string | undefined;
 }
 
-/** Longest stretch of a line that is worth showing. */
+/** Longest stretch of a line that is worth showing; a whole rule set can stand on one line. */
 const MAX_EXCERPT_LENGTH = 160;
+const CONTEXT_LENGTH = 80;
 
 /** A rule file's text, with offsets turned into lines and columns. */
 export class Source {
@@ -57,9 +67,6 @@ export class Source {
   /** A finding at `span`, with the line it is on. */
   diagnostic(severity: Diagnostic["severity"], span: Span, finding: Finding): Diagnostic {
     const { line, column } = this.position(span.start);
-    const lineStart = this.#lineStarts[line - 1] ?? 0;
-    const lineEnd = (this.#lineStarts[line] ?? this.text.length + 1) - 1;
-    const text = this.text.slice(lineStart, lineEnd).trimEnd();
     return {
       severity,
       code: finding.code,
@@ -68,8 +75,18 @@ export class Source {
       column,
       message: finding.message,
       ...(finding.hint === undefined ? {} : { hint: finding.hint }),
-      excerpt: { text, length: Math.max(1, Math.min(span.end, lineEnd) - span.start) },
+      excerpt: this.#excerpt(span, line, column),
     };
+  }
+
+  #excerpt(span: Span, line: number, column: number): Excerpt {
+    const lineStart = this.#lineStarts[line - 1] ?? 0;
+    const lineEnd = (this.#lineStarts[line] ?? this.text.length + 1) - 1;
+    const from = Math.max(lineStart, span.start - CONTEXT_LENGTH);
+    const text = this.text.slice(from, Math.min(lineEnd, from + MAX_EXCERPT_LENGTH)).trimEnd();
+    const start = lineStart + column - 1 - from;
+    const length = Math.min(span.end - span.start, text.length - start);
+    return { text, start, length: Math.max(1, length) };
   }
 }
 
@@ -78,13 +95,9 @@ function printable(text: string): string {
   return text.replace(/\t/g, " ").replace(/\p{Cc}/gu, "\u{fffd}");
 }
 
-/** The part of the line around the caret, and the caret line. */
-function caret(column: number, excerpt: NonNullable<Diagnostic["excerpt"]>): string {
-  const from = Math.max(0, column - 1 - MAX_EXCERPT_LENGTH / 2);
-  const shown = printable(excerpt.text.slice(from, from + MAX_EXCERPT_LENGTH));
-  const indent = column - 1 - from;
-  const width = Math.max(1, Math.min(excerpt.length, shown.length - indent));
-  return `    ${shown}\n    ${" ".repeat(indent)}${"^".repeat(width)}`;
+/** The excerpt, and a line with carets under what is meant. */
+function caret({ text, start, length }: Excerpt): string {
+  return `    ${printable(text)}\n    ${" ".repeat(start)}${"^".repeat(length)}`;
 }
 
 /** `path:line:column: message`, the line with a caret, and the hint. */
@@ -92,7 +105,7 @@ export function formatDiagnostic(diagnostic: Diagnostic): string {
   const { file, line, column, severity, hint, excerpt } = diagnostic;
   const kind = severity === "warning" ? "warning: " : "";
   const lines = [`${file}:${line}:${column}: ${kind}${printable(diagnostic.message)}`];
-  if (excerpt !== undefined && excerpt.text !== "") lines.push(caret(column, excerpt));
+  if (excerpt !== undefined && excerpt.text !== "") lines.push(caret(excerpt));
   if (hint !== undefined) lines.push(`    hint: ${printable(hint)}`);
   return lines.join("\n");
 }

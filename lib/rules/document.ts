@@ -3,6 +3,7 @@
  * field that is ignored is a protection the operator believes in and does not have.
  */
 import {
+  type Document,
   isAlias,
   isMap,
   isNode,
@@ -13,6 +14,7 @@ import {
   type YAMLMap,
   type YAMLParseError,
 } from "yaml";
+import { messageOf } from "../errors.ts";
 import type { Diagnostic, Finding, Source, Span } from "./diagnostic.ts";
 import { LIMITS } from "./limits.ts";
 import type { RequestSpec } from "./request.ts";
@@ -214,13 +216,9 @@ class FileReader {
 
   /** The top-level mapping of the only document, or null after reporting why there is none. */
   #parse(): YAMLMap | null {
-    // Duplicate keys are ours to report: with the key's name and both places.
-    const documents = parseAllDocuments(this.#source.text, {
-      uniqueKeys: false,
-      prettyErrors: false,
-      version: "1.2",
-    });
-    const [problem] = [...documents]
+    const documents = this.#documents();
+    if (documents === null) return null;
+    const [problem] = documents
       .flatMap((each) => [...each.errors, ...each.warnings])
       .sort((a, b) => a.pos[0] - b.pos[0]);
     if (problem !== undefined) {
@@ -228,12 +226,10 @@ class FileReader {
       this.#yamlError(problem);
       return null;
     }
-    const [first, second] = [...documents];
+    const [first, second] = documents;
     if (second !== undefined) {
-      this.#report(this.#source.diagnostic("error", {
-        start: second.range[0],
-        end: second.range[0] + 3,
-      }, {
+      const start = second.range?.[0] ?? 0;
+      this.#report(this.#source.diagnostic("error", { start, end: start + 3 }, {
         code: "rules.several_documents",
         message: "the file holds more than one YAML document",
         hint: "Put the second one into a file of its own.",
@@ -250,6 +246,21 @@ class FileReader {
       hint: 'Start it with: version: "1"',
     });
     return null;
+  }
+
+  #documents(): Document[] | null {
+    try {
+      // Duplicate keys are ours to report: with the key's name.
+      const options = { uniqueKeys: false, prettyErrors: false, version: "1.2" } as const;
+      return [...parseAllDocuments(this.#source.text, options)];
+    } catch (thrown) {
+      // The parser recurses: RangeError when the stack is exhausted (ADV-AGENT-10).
+      this.#report(this.#source.diagnostic("error", { start: 0, end: 0 }, {
+        code: "rules.yaml",
+        message: `YAML error: the file is nested too deeply (${messageOf(thrown)})`,
+      }));
+      return null;
+    }
   }
 
   #yamlError(error: Pick<YAMLParseError, "code" | "message" | "pos">): void {

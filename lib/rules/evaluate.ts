@@ -12,7 +12,7 @@ import { Cidr } from "../net/cidr.ts";
 import { isUnder } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";
 import { FACTS, isTooLarge } from "./facts.ts";
-import type { Constant, Expr, FunctionName } from "./ir.ts";
+import { type Constant, type Expr, type FunctionName, scalarsIn } from "./ir.ts";
 import type { FactName } from "./language.ts";
 import { compilePattern } from "./pattern.ts";
 import type { Facts } from "./types.ts";
@@ -399,9 +399,9 @@ function inCidr(item: Value, texts: readonly string[]): Condition {
   });
 }
 
-/** Membership in a list of text literals: one look-up however long the list. */
-function inTexts(item: Value, texts: readonly string[]): Condition {
-  const set: ReadonlySet<unknown> = new Set(texts);
+/** Membership in a list of literals: one look-up however long the list. */
+function inLiterals(item: Value, literals: readonly Constant[]): Condition {
+  const set: ReadonlySet<unknown> = new Set(literals);
   return (evaluation) => {
     const value = item(evaluation);
     if (value instanceof Unknown || value instanceof Failure) return toOutcome(value, evaluation);
@@ -411,17 +411,6 @@ function inTexts(item: Value, texts: readonly string[]): Condition {
 
 function isConstantText(expr: Expr): expr is Expr & { op: "constant"; value: string } {
   return expr.op === "constant" && typeof expr.value === "string";
-}
-
-function constantTexts(expr: Expr): readonly string[] | null {
-  if (expr.op !== "constant" || !Array.isArray(expr.value)) return null;
-  const values: readonly Constant[] = expr.value;
-  const texts: string[] = [];
-  for (const value of values) {
-    if (typeof value !== "string") return null;
-    texts.push(value);
-  }
-  return texts;
 }
 
 function equalsText(item: Value, text: string): Condition {
@@ -674,11 +663,11 @@ export function compileCondition(expr: Expr): Condition {
       return asCondition(strict2(left, compileValue(expr.right), (a, b) => order(op, a, b)));
     }
     case "in": {
-      const texts = constantTexts(expr.right);
+      const literals = scalarsIn(expr.right);
       const item = compileValue(expr.left);
-      return texts === null
+      return literals === null
         ? asCondition(strict2(item, compileValue(expr.right), contains))
-        : inTexts(item, texts);
+        : inLiterals(item, literals);
     }
     case "has":
       return hasKey(compileValue(expr.item), expr.key);

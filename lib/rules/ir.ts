@@ -124,6 +124,13 @@ export function parts(expr: Expr): readonly Expr[] {
   }
 }
 
+/** The items of a literal list of texts, numbers and truth values: membership is one look-up. */
+export function scalarsIn(expr: Expr): readonly Constant[] | null {
+  if (expr.op !== "constant" || !Array.isArray(expr.value)) return null;
+  const values: readonly Constant[] = expr.value;
+  return values.some((value) => typeof value === "object") ? null : values;
+}
+
 /** Whether `expr` or a part of it reads `fact`. */
 export function mentions(expr: Expr, fact: FactName): boolean {
   return (expr.op === "fact" && expr.name === fact) ||

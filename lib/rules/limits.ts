@@ -8,6 +8,8 @@ export const LIMITS = {
   totalBytes: 16 * 1024 * 1024,
   /** In all files together. */
   rules: 10_000,
+  /** Errors that are told; a set with more is not mended by reading them all. */
+  errors: 1000,
   /** Definitions that use definitions that use definitions … */
   definitionDepth: 64,
   /** One condition with its definitions expanded, in UTF-16 units. */

@@ -22,11 +22,16 @@ export interface RuleFile {
   readonly text: string;
 }
 
+/** Whether a file is for policy tests alone, by its name. */
+export function isTestFile(path: string): boolean {
+  return /\.test\.ya?ml$/.test(path);
+}
+
 /** What the directory held. Load nothing while there are problems. */
 export interface RulesDirectory {
   /** Sorted by name. */
-  readonly files: RuleFile[];
-  readonly problems: Diagnostic[];
+  readonly files: readonly RuleFile[];
+  readonly problems: readonly Diagnostic[];
 }
 
 const WRITABLE_BY_OTHERS = 0o022;
@@ -118,7 +123,11 @@ function ruleFileNames(dir: string): string[] {
   }
   if (stat.isSymbolicLink()) throw symlinkRefusal();
   if (!stat.isDirectory()) {
-    throw new UnsafeFile("rules.not_a_directory", "is not a directory", "Check --rules-dir.");
+    throw new UnsafeFile(
+      "rules.not_a_directory",
+      "is not a directory",
+      "Name the directory that holds the rule files.",
+    );
   }
   refuseSharedWriting(dir, stat);
   const names = readdirSync(dir).filter((name) => /\.ya?ml$/.test(name)).sort();
