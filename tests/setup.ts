@@ -40,6 +40,9 @@ const TEST: readonly Need[] = [
   need("python3", "python3"),
   need("openssl", "openssl"),
   need("jq", "jq"),
+  need("wget", "wget"),
+  need("git", "git"),
+  need("pip3", "python3-pip"),
   need("setpriv", "util-linux"),
   need("script", "bsdutils"),
 ];
