@@ -119,10 +119,7 @@ class Daemon {
       isLocalAddress: isHostAddress,
       limits: config.proxyLimits,
     });
-    this.#enforcement = new Enforcement(
-      this.#bridges,
-      this.#proxy === null ? [this.#dns] : [this.#dns, this.#proxy],
-    );
+    this.#enforcement = new Enforcement(this.#bridges, { dns: this.#dns, proxy: this.#proxy });
     this.#policy.onSwap(() => this.#dns.flush());
     this.#policy.onSwap(() => this.#proxy?.rejudge());
     agents.onChange(() => void this.#proxy?.reidentify());
@@ -198,7 +195,10 @@ class Daemon {
         const { listen_addresses: addresses, listen_port: port } = this.#dns.status();
         return `serving ${addresses.join(", ")} port ${port}`;
       },
-      stop: () => this.#dns.stop(),
+      stop: async () => {
+        await this.#enforcement.closeServices();
+        await this.#dns.stop();
+      },
     };
     const proxy: Step = {
       target: "proxy",
@@ -210,7 +210,10 @@ class Daemon {
             : `serving ${status.listen_addresses.join(", ")} port ${status.listen_port}`,
         );
       },
-      stop: async () => await this.#proxy?.stop(),
+      stop: async () => {
+        await this.#enforcement.closeServices();
+        await this.#proxy?.stop();
+      },
     };
     return [dns, proxy];
   }

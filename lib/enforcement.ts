@@ -1,22 +1,30 @@
 /**
  * Puts a managed network under enforcement, in the one order that never leaves a gap: the firewall
- * covers the bridge before the bridge can carry a packet, and only then do the gateway's DNS filter
- * and proxy start to answer.
+ * covers the bridge before the bridge can carry a packet, then the gateway's DNS filter and proxy
+ * bind their ports, and only then does the firewall open these to the agents. A port that we do not
+ * hold may belong to another program of the host.
  */
 import type { Bridges } from "./bridge/bridge.ts";
-import type { GatewayService, Segment } from "./bridge/segment.ts";
+import { type GatewayService, NOTHING_LISTENS, type Segment } from "./bridge/segment.ts";
 import { Mutex } from "./mutex.ts";
+
+/** What listens on each gateway. */
+export interface GatewayServices {
+  readonly dns: GatewayService;
+  /** Null without a proxy. */
+  readonly proxy: GatewayService | null;
+}
 
 /** The managed networks this daemon enforces, and the services that follow them. */
 export class Enforcement {
   readonly #bridges: Bridges;
-  readonly #services: readonly GatewayService[];
+  readonly #services: GatewayServices;
   readonly #segments = new Map<string, Segment>();
   readonly #mutex = new Mutex();
   #serving = false;
 
-  /** @param services What listens on each gateway once {@linkcode startServices} was called. */
-  constructor(bridges: Bridges, services: readonly GatewayService[]) {
+  /** @param services Bound on each gateway once {@linkcode startServices} was called. */
+  constructor(bridges: Bridges, services: GatewayServices) {
     this.#bridges = bridges;
     this.#services = services;
   }
@@ -41,7 +49,7 @@ export class Enforcement {
   up(): Promise<void> {
     return this.#mutex.run(async () => {
       await this.#bridges.up();
-      await this.#serve();
+      if (this.#serving) await this.#serve();
     });
   }
 
@@ -74,8 +82,32 @@ export class Enforcement {
     });
   }
 
+  /** Closes the services to every agent; call it before the services give up their ports. */
+  closeServices(): Promise<void> {
+    return this.#mutex.run(async () => {
+      this.#serving = false;
+      await this.#bridges.open(NOTHING_LISTENS);
+    });
+  }
+
+  /** Binds what is new; closes to agents what goes before it goes. */
   async #serve(): Promise<void> {
     const gateways = this.segments().map((segment) => segment.gateway);
-    for (const service of this.#services) await service.serve(gateways);
+    await this.#open(gateways);
+    const { dns, proxy } = this.#services;
+    try {
+      await dns.serve(gateways);
+      await proxy?.serve(gateways);
+    } finally {
+      await this.#open(gateways);
+    }
+  }
+
+  /** Opens the services at those of `gateways` where they listen. */
+  async #open(gateways: readonly string[]): Promise<void> {
+    const among = (service: GatewayService | null): string[] =>
+      service?.status().listen_addresses.filter((address) => gateways.includes(address)) ?? [];
+    const { dns, proxy } = this.#services;
+    await this.#bridges.open({ dns: among(dns), proxy: among(proxy) });
   }
 }

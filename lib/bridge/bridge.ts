@@ -12,9 +12,10 @@ import { logger } from "../log.ts";
 import { Mutex } from "../mutex.ts";
 import { Cidr } from "../net/cidr.ts";
 import { Ip } from "../net/ip.ts";
-import { coveredBridges, FIREWALL_TABLE, type FirewallState, renderFirewall } from "./firewall.ts";
+import { applyTable } from "./apply.ts";
+import { coveredBridges, FIREWALL_TABLE, firewallTable } from "./firewall.ts";
 import { assertBridgeName, bridgeName, isManagedName } from "./names.ts";
-import type { Segment } from "./segment.ts";
+import { type Listening, NOTHING_LISTENS, type Segment } from "./segment.ts";
 
 const log = logger("bridge");
 
@@ -54,7 +55,7 @@ export class Bridges {
   readonly #block: Cidr;
   readonly #segments = new Map<string, Segment>();
   readonly #mutex = new Mutex();
-  #mode: FirewallState["mode"] = "live";
+  #listening: Listening = NOTHING_LISTENS;
   /** What the kernel showed right after the last change of ours. */
   #applied: string | null = null;
 
@@ -111,7 +112,8 @@ export class Bridges {
 
   /**
    * Covers `segment` and makes its bridge work: first the table, then the link, its address and its
-   * state. Idempotent. When a step fails, what is covered stays covered.
+   * state. Idempotent. When a step fails, what is covered stays covered. Its services stay closed
+   * until {@linkcode open}.
    * @throws OutcallError `bridge.not_a_bridge`, `bridge.enslaved`, `bridge.operation`,
    * `bridge.permission`, and those of nft.
    */
@@ -157,17 +159,22 @@ export class Bridges {
     });
   }
 
-  /**
-   * Replaces the table by the strict one, in which agents reach nothing; bridges and table stay
-   * (decision D2, S001-FR-010). When it fails the live table stays.
-   */
-  close(): Promise<void> {
+  /** Opens the services at these gateways to their agents, and closes all others. */
+  open(listening: Listening): Promise<void> {
     return this.#mutex.run(async () => {
       using netlink = new RouteNetlink();
-      this.#mode = "closed";
+      this.#listening = listening;
       await this.#apply(netlink);
-      log.info("closed: agents reach nothing until the daemon is back");
     });
+  }
+
+  /**
+   * Closes every service: agents reach nothing; bridges and table stay (decision D2, S001-FR-010).
+   * When it fails the live table stays.
+   */
+  async close(): Promise<void> {
+    await this.open(NOTHING_LISTENS);
+    log.info("closed: agents reach nothing until the daemon is back");
   }
 
   /** The state of the default bridge and the table, looked up afresh (S001-FR-011). */
@@ -194,7 +201,6 @@ export class Bridges {
       for (const found of this.#discover(netlink)) {
         if (!this.#segments.has(found.bridge)) this.#segments.set(found.bridge, found);
       }
-      this.#mode = "live";
       await this.#apply(netlink);
       const names = new Set([this.name, ...this.#segments.keys()]);
       for (const name of names) this.#bringUp(netlink, name, this.#segments.get(name) ?? null);
@@ -253,13 +259,24 @@ export class Bridges {
    * the table covers now, which may have got their names from an earlier `--bridge`.
    */
   async #coveredLinks(netlink: RouteNetlink): Promise<Link[]> {
-    const { family, name } = FIREWALL_TABLE;
-    const covered = new Set(coveredBridges(await listTable(family, name) ?? []));
+    const covered = new Set(coveredBridges(await this.#listAwake() ?? []));
     return netlink.links().filter((link) =>
       link.kind === "bridge" &&
       (covered.has(link.name) || this.#segments.has(link.name) ||
         isManagedName(this.name, link.name))
     );
+  }
+
+  /** The table's listing. A dormant one, which nft may fail to list, is put back to work for it. */
+  async #listAwake(): Promise<readonly unknown[] | null> {
+    const { family, name } = FIREWALL_TABLE;
+    try {
+      return await listTable(family, name);
+    } catch (error) {
+      log.warn("the table cannot be read: {reason}", { reason: messageOf(error) });
+      await applyRuleset(`table ${family} ${name}\n`); // clears its flags
+      return await listTable(family, name);
+    }
   }
 
   async #apply(netlink: RouteNetlink): Promise<void> {
@@ -271,19 +288,18 @@ export class Bridges {
     const covered = (await this.#coveredLinks(netlink)).map((link) => link.name);
     const extraBridges = [...new Set([this.name, ...covered])]
       .filter((name) => !this.#segments.has(name));
-    await applyRuleset(renderFirewall({
-      mode: this.#mode,
+    const table = firewallTable({
+      listening: this.#listening,
       segments: this.segments(),
       extraBridges,
       dnsPort: this.#options.dnsPort,
       proxyPort: this.#options.proxyPort,
-    }));
-    const { family, name } = FIREWALL_TABLE;
-    const listing = await listTable(family, name);
-    this.#applied = listing === null ? null : fingerprint(listing);
-    log.info("rules applied: {mode}, bridges {bridges}", {
-      mode: this.#mode,
+    });
+    this.#applied = null; // until the kernel has shown it
+    this.#applied = await applyTable(table);
+    log.info("rules applied: bridges {bridges}, services at {gateways}", {
       bridges: [...this.#segments.keys(), ...extraBridges],
+      gateways: [...new Set([...this.#listening.dns, ...this.#listening.proxy])],
     });
   }
 

@@ -1,24 +1,23 @@
 /**
- * The firewall as text: what the kernel shall enforce, rendered from data.
+ * What the kernel shall enforce, as data.
  *
- * Nothing here talks to the kernel. The text is one nft transaction: the old table disappears and
- * the new one appears in the same instant, so no packet ever meets the host without it (decision
- * D2). A drop in any base chain is final whatever other tables say, an accept is not: this table
- * can only take away, and it needs no order relative to Docker's chains.
+ * Nothing here talks to the kernel. A drop in any base chain is final whatever other tables say, an
+ * accept is not: this table can only take away, and it needs no order relative to Docker's chains.
  */
 import { z } from "zod";
 import { Cidr } from "../net/cidr.ts";
 import { Ip } from "../net/ip.ts";
 import { isInterfaceName } from "./names.ts";
-import type { Segment } from "./segment.ts";
+import type { Listening, Segment } from "./segment.ts";
+import type { NftRule, NftTable, Part } from "./table.ts";
 
 /** The table's family and name, as in `nft list table inet outcall`. */
 export const FIREWALL_TABLE = { family: "inet", name: "outcall" } as const;
 
 /** Everything the firewall depends on. */
 export interface FirewallState {
-  /** `live`: agents reach their gateway's services. `closed`: they reach nothing (daemon away). */
-  readonly mode: "live" | "closed";
+  /** Where our own services listen: all that agents reach. */
+  readonly listening: Listening;
   /** Managed networks. */
   readonly segments: readonly Segment[];
   /** Managed bridges without a known network: their agents reach nothing. */
@@ -29,10 +28,10 @@ export interface FirewallState {
   readonly proxyPort: number | null;
 }
 
-/** A quoted interface name. Nothing unchecked may become part of the text. */
-function quoted(bridge: string): string {
+/** An interface name, checked: nothing unchecked may become part of the text. */
+function interfaceName(bridge: string): string {
   if (!isInterfaceName(bridge)) throw new RangeError(`'${bridge}' is not an interface name`);
-  return `"${bridge}"`;
+  return bridge;
 }
 
 function ipv4(address: string): string {
@@ -41,17 +40,19 @@ function ipv4(address: string): string {
   return ip.text;
 }
 
-function ipv4Subnet(subnet: string): string {
+function ipv4Subnet(subnet: string): Part {
   const cidr = Cidr.parse(subnet);
   if (cidr?.network.version !== 4) throw new RangeError(`'${subnet}' is not an IPv4 subnet`);
-  return cidr.toString();
+  const addr = cidr.network.text;
+  // nft lists a network of one address as that address.
+  return cidr.prefix === 32 ? addr : { prefix: { addr, len: cidr.prefix } };
 }
 
-function port(value: number): string {
+function port(value: number): number {
   if (!Number.isInteger(value) || value < 1 || value > 65535) {
     throw new RangeError(`${value} is not a port`);
   }
-  return String(value);
+  return value;
 }
 
 /** Every covered bridge, each once. */
@@ -60,67 +61,62 @@ function bridgesOf(state: FirewallState): string[] {
 }
 
 /** What an agent may talk to on its own gateway. */
-function servicesOf(state: FirewallState): string[] {
-  if (state.mode === "closed") return [];
-  return state.segments.flatMap((segment) => {
-    const gateway = `${quoted(segment.bridge)} . ${ipv4(segment.gateway)}`;
-    const dns = port(state.dnsPort);
-    const services = [`${gateway} . udp . ${dns}`, `${gateway} . tcp . ${dns}`];
-    if (state.proxyPort !== null) services.push(`${gateway} . tcp . ${port(state.proxyPort)}`);
+function servicesOf(state: FirewallState): Part[][] {
+  const { listening, segments } = state;
+  const dns = port(state.dnsPort);
+  const proxy = state.proxyPort === null ? null : port(state.proxyPort);
+  return segments.flatMap(({ bridge, gateway }) => {
+    const services: Part[][] = [];
+    const at = [interfaceName(bridge), ipv4(gateway)];
+    if (listening.dns.includes(gateway)) services.push([...at, "udp", dns], [...at, "tcp", dns]);
+    if (proxy !== null && listening.proxy.includes(gateway)) services.push([...at, "tcp", proxy]);
     return services;
   });
 }
 
-/** One set; nft refuses an empty list of elements. */
-function renderSet(
-  name: string,
-  type: string,
-  comment: string,
-  elements: readonly string[],
-  flags?: string,
-): string {
-  const lines = [`  set ${name} {`, `    type ${type}`];
-  if (flags !== undefined) lines.push(`    flags ${flags}`);
-  lines.push(`    comment "${comment}"`);
-  if (elements.length > 0) lines.push(`    elements = {`, indent(elements), `    }`);
-  return [...lines, "  }"].join("\n");
-}
-
-function indent(elements: readonly string[]): string {
-  return elements.map((element) => `      ${element}`).join(",\n");
-}
-
 // A packet that fits several rules is counted by the first, so the order of the drops is the order
 // of how much each one explains.
-const CHAINS = `\
-  chain forward {
-    type filter hook forward priority filter; policy drop;
-    iifname != @bridges oifname != @bridges accept comment "neither side is managed"
-    meta nfproto ipv6 counter drop comment "IPv6 from or to an agent"
-    iifname @bridges oifname @bridges counter drop comment "agent to agent"
-    iifname @bridges counter drop comment "agent to outside"
-    oifname @bridges counter drop comment "outside to agent"
-  }
+const FORWARD: readonly NftRule[] = [
+  {
+    match: "iifname != @bridges oifname != @bridges",
+    verdict: "accept",
+    comment: "neither side is managed",
+  },
+  drop("meta nfproto ipv6", "IPv6 from or to an agent"),
+  drop("iifname @bridges oifname @bridges", "agent to agent"),
+  drop("iifname @bridges", "agent to outside"),
+  drop("oifname @bridges", "outside to agent"),
+];
 
-  chain input_from_agents {
-    type filter hook input priority filter; policy accept;
-    iifname != @bridges iifname != "lo" ip daddr @gateways counter drop comment "outside to gateway"
-    iifname != @bridges accept comment "not from an agent"
-    meta nfproto ipv6 counter drop comment "IPv6 from an agent"
-    iifname . ip saddr != @subnets counter drop comment "agent with a foreign source address"
-    ct state invalid counter drop comment "agent outside any connection"
-    ct state established ct direction reply accept comment "agent answers the host"
-    iifname . ip daddr . meta l4proto . th dport @services accept comment "agent to its gateway"
-    counter drop comment "agent to host"
-  }
+const INPUT_FROM_AGENTS: readonly NftRule[] = [
+  drop('iifname != @bridges iifname != "lo" ip daddr @gateways', "outside to gateway"),
+  { match: "iifname != @bridges", verdict: "accept", comment: "not from an agent" },
+  drop("meta nfproto ipv6", "IPv6 from an agent"),
+  drop("iifname . ip saddr != @subnets", "agent with a foreign source address"),
+  drop("ct state invalid", "agent outside any connection"),
+  {
+    match: "ct state established ct direction reply",
+    verdict: "accept",
+    comment: "agent answers the host",
+  },
+  {
+    match: "iifname . ip daddr . meta l4proto . th dport @services",
+    verdict: "accept",
+    comment: "agent to its gateway",
+  },
+  drop("", "agent to host"),
+];
 
-  chain output_ipv6_block {
-    type filter hook output priority filter; policy accept;
-    oifname @bridges meta nfproto ipv6 counter drop comment "IPv6 to an agent"
-  }`;
+const OUTPUT: readonly NftRule[] = [
+  drop("oifname @bridges meta nfproto ipv6", "IPv6 to an agent"),
+];
+
+function drop(match: string, comment: string): NftRule {
+  return { match, statements: "counter", verdict: "drop", comment };
+}
 
 /**
- * One nft transaction that replaces the whole table.
+ * The whole table.
  *
  * Why the input chain is as it is: an agent that writes a foreign source address could inject into
  * the host's connections elsewhere, or make the DNS filter send an answer of its choosing to any
@@ -128,45 +124,59 @@ const CHAINS = `\
  * matched together with the bridge they belong to: a packet to another network's gateway, to
  * another address of the host, to a port that Docker publishes (its DNAT happens earlier, and what
  * it sends elsewhere ends in the forward chain), to 127.0.0.0/8 under `route_localnet`, or to a
- * broadcast or multicast address matches no service. A connection that an agent opened is never
- * accepted for being established, so closing the services cuts it at its next packet.
+ * broadcast or multicast address matches no service. A service is open only while our own listener
+ * holds its port: before and after, another program of the host may hold it. A connection that an
+ * agent opened is never accepted for being established, so closing a service cuts it at its next
+ * packet.
  *
  * @throws RangeError when a name, address or port is none.
  */
-export function renderFirewall(state: FirewallState): string {
-  const { family, name } = FIREWALL_TABLE;
+export function firewallTable(state: FirewallState): NftTable {
   const { segments } = state;
-  const sets = [
-    renderSet("bridges", "ifname", "managed bridges", bridgesOf(state).map(quoted)),
-    renderSet(
-      "subnets",
-      "ifname . ipv4_addr",
-      "source addresses of each bridge's agents",
-      segments.map((segment) => `${quoted(segment.bridge)} . ${ipv4Subnet(segment.subnet)}`),
-      "interval",
-    ),
-    renderSet(
-      "gateways",
-      "ipv4_addr",
-      "gateway of each managed network",
-      [...new Set(segments.map((segment) => ipv4(segment.gateway)))],
-    ),
-    renderSet(
-      "services",
-      "ifname . ipv4_addr . inet_proto . inet_service",
-      state.mode === "live" ? "DNS filter and proxy" : "none: the daemon is away",
-      servicesOf(state),
-    ),
-  ];
-  return `\
-table ${family} ${name}
-delete table ${family} ${name}
-table ${family} ${name} {
-${sets.join("\n\n")}
-
-${CHAINS}
-}
-`;
+  return {
+    ...FIREWALL_TABLE,
+    sets: [
+      {
+        name: "bridges",
+        type: ["ifname"],
+        flags: [],
+        comment: "managed bridges",
+        elements: bridgesOf(state).map((bridge) => [interfaceName(bridge)]),
+      },
+      {
+        name: "subnets",
+        type: ["ifname", "ipv4_addr"],
+        flags: ["interval"],
+        comment: "source addresses of each bridge's agents",
+        elements: segments.map(({ bridge, subnet }) => [interfaceName(bridge), ipv4Subnet(subnet)]),
+      },
+      {
+        name: "gateways",
+        type: ["ipv4_addr"],
+        flags: [],
+        comment: "gateway of each managed network",
+        elements: [...new Set(segments.map(({ gateway }) => ipv4(gateway)))].map((ip) => [ip]),
+      },
+      {
+        name: "services",
+        type: ["ifname", "ipv4_addr", "inet_proto", "inet_service"],
+        flags: [],
+        comment: "DNS filter and proxy, where they listen now",
+        elements: servicesOf(state),
+      },
+    ],
+    chains: [
+      { name: "forward", hook: "forward", priority: 0, policy: "drop", rules: FORWARD },
+      {
+        name: "input_from_agents",
+        hook: "input",
+        priority: 0,
+        policy: "accept",
+        rules: INPUT_FROM_AGENTS,
+      },
+      { name: "output_ipv6_block", hook: "output", priority: 0, policy: "accept", rules: OUTPUT },
+    ],
+  };
 }
 
 const bridgesSet = z.object({

@@ -10,6 +10,15 @@ export interface Segment {
   readonly gateway: string;
 }
 
+/** The gateways (dotted decimal) at which our services hold their ports now. */
+export interface Listening {
+  readonly dns: readonly string[];
+  readonly proxy: readonly string[];
+}
+
+/** Nothing listens anywhere: agents reach nothing. */
+export const NOTHING_LISTENS: Listening = { dns: [], proxy: [] };
+
 /** A service with one listener per gateway (DNS filter, proxy): follows networks as they come and go. */
 export interface GatewayService {
   /**
@@ -17,4 +26,6 @@ export interface GatewayService {
    * Throws when a new one cannot be bound; what was being served goes on being served.
    */
   serve(gateways: readonly string[]): Promise<void>;
+  /** The addresses at which it listens now. */
+  status(): { readonly listen_addresses: readonly string[] };
 }

@@ -150,18 +150,26 @@ export async function listTable(family: Family, name: string): Promise<readonly 
     if (result.stderr.includes("No such file or directory")) return null;
     throw refused(result.stderr);
   }
-  const listing: unknown = JSON.parse(result.stdout);
-  const objects: unknown = listing !== null && typeof listing === "object" && "nftables" in listing
-    ? listing.nftables
-    : null;
-  if (!Array.isArray(objects)) {
+  const objects = listedObjects(result.stdout);
+  if (objects === null) {
     throw failure(
       "bridge.nftables",
       "nft listed a table in an unknown form",
-      "check that nftables is 1.0 or newer: nft --version",
+      `look at it with: nft list table ${family} ${name}; nftables must be 1.0 or newer`,
     );
   }
   return objects;
+}
+
+/** The objects of a listing; null when it is none: nft 1.0.6 breaks off at a dormant table. */
+function listedObjects(text: string): readonly unknown[] | null {
+  try {
+    const listing: unknown = JSON.parse(text);
+    const isListing = listing !== null && typeof listing === "object" && "nftables" in listing;
+    return isListing && Array.isArray(listing.nftables) ? listing.nftables : null;
+  } catch {
+    return null;
+  }
 }
 
 /**

@@ -1,7 +1,13 @@
 import { deepEqual, doesNotMatch, equal, match, notEqual, ok, rejects } from "node:assert/strict";
 import { Machine } from "../lab/machine.ts";
 import { labTest } from "../lab/requirements.ts";
-import { DEFAULT_SEGMENT, OTHER_SEGMENT, RemoteBridges, RemoteFailure } from "./remote.ts";
+import {
+  ALL_LISTEN,
+  DEFAULT_SEGMENT,
+  OTHER_SEGMENT,
+  RemoteBridges,
+  RemoteFailure,
+} from "./remote.ts";
 
 const NEEDS = { tools: ["nft", "ip", "unshare", "nsenter"] };
 
@@ -103,6 +109,8 @@ labTest(
       deepEqual(made.addresses, ["10.200.0.1/24"]);
       deepEqual((await link(host, "outcall0"))?.addresses, ["10.200.255.1/24"]);
     }
+    doesNotMatch(await table(host), /tcp|udp/, "no service is open before it listens");
+    await bridges.open(ALL_LISTEN);
     match(await table(host), /"outcall1" \. 10\.200\.0\.1 \. udp \. 53/);
     deepEqual(await bridges.discover(), [DEFAULT_SEGMENT, OTHER_SEGMENT]);
     equal(await bridges.nextFreeName(), "outcall2");
@@ -252,6 +260,8 @@ labTest(
     const first = new RemoteBridges(host);
     await first.up();
     await first.attach(DEFAULT_SEGMENT);
+    await first.open(ALL_LISTEN);
+    match(await table(host), /tcp/);
     await first.close();
     await first.kill();
     const closed = await table(host);
@@ -262,6 +272,8 @@ labTest(
     const next = new RemoteBridges(host);
     equal((await next.status()).nftables, "inactive", "not ours yet");
     await next.up();
+    doesNotMatch(await table(host), /tcp|udp/, "start-up opens nothing by itself");
+    await next.open(ALL_LISTEN);
     match(await table(host), /"outcall0" \. 10\.200\.255\.1 \. tcp \. 8080/);
     deepEqual((await next.discover()).map((segment) => segment.subnet), ["10.200.255.0/24"]);
   },
@@ -282,6 +294,10 @@ labTest("status() notices every change to the table, and apply() mends it", NEED
     'add element inet outcall services { "outcall0" . 10.200.255.1 . tcp . 22 }',
     "add chain inet outcall forward { policy accept; }",
     "add chain inet outcall extra",
+    "add table inet outcall { flags dormant; }",
+    "add map inet outcall extra { type ifname : verdict; }",
+    "flush chain inet outcall input_from_agents; delete chain inet outcall input_from_agents; " +
+    "add chain inet outcall input_from_agents { type filter hook input priority 7; }",
   ];
   for (const change of changes) {
     await t.step(change, async () => {

@@ -5,13 +5,14 @@
 import { createInterface } from "node:readline";
 import process from "node:process";
 import { Bridges, type BridgesOptions } from "../../lib/bridge/bridge.ts";
-import type { Segment } from "../../lib/bridge/segment.ts";
+import type { Listening, Segment } from "../../lib/bridge/segment.ts";
 import { OutcallError } from "../../lib/errors.ts";
 
 /** One call of a method. */
 export type Call =
   | { readonly method: "status" | "up" | "apply" | "close" | "discover" | "nextFreeName" }
   | { readonly method: "attach" | "detach"; readonly segment: Segment }
+  | { readonly method: "open"; readonly listening: Listening }
   | { readonly method: "down"; readonly attached: readonly string[] };
 
 /** An error as a test compares it. */
@@ -30,6 +31,8 @@ function perform(bridges: Bridges, call: Call): unknown {
     case "attach":
     case "detach":
       return bridges[call.method](call.segment);
+    case "open":
+      return bridges.open(call.listening);
     case "down":
       return bridges.down(() => Promise.resolve(call.attached));
     default:

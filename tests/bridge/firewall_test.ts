@@ -1,17 +1,21 @@
 import { deepEqual, doesNotMatch, equal, match, throws } from "node:assert/strict";
 import fc from "fast-check";
-import { coveredBridges, type FirewallState, renderFirewall } from "../../lib/bridge/firewall.ts";
+import { coveredBridges, type FirewallState, firewallTable } from "../../lib/bridge/firewall.ts";
+import { NOTHING_LISTENS } from "../../lib/bridge/segment.ts";
+import { differences, renderReplacement, renderUpdate } from "../../lib/bridge/table.ts";
 import { Machine } from "../lab/machine.ts";
 import { labTest } from "../lab/requirements.ts";
 import { DEFAULT_SEGMENT, OTHER_SEGMENT } from "./remote.ts";
 
 const LIVE: FirewallState = {
-  mode: "live",
+  listening: { dns: ["10.200.255.1", "10.200.0.1"], proxy: ["10.200.255.1", "10.200.0.1"] },
   segments: [DEFAULT_SEGMENT, OTHER_SEGMENT],
   extraBridges: ["outcall2"],
   dnsPort: 53,
   proxyPort: 8080,
 };
+
+const renderFirewall = (state: FirewallState): string => renderReplacement(firewallTable(state));
 
 const SNAPSHOT = `\
 table inet outcall
@@ -48,7 +52,7 @@ table inet outcall {
 
   set services {
     type ifname . ipv4_addr . inet_proto . inet_service
-    comment "DNS filter and proxy"
+    comment "DNS filter and proxy, where they listen now"
     elements = {
       "outcall0" . 10.200.255.1 . udp . 53,
       "outcall0" . 10.200.255.1 . tcp . 53,
@@ -60,7 +64,7 @@ table inet outcall {
   }
 
   chain forward {
-    type filter hook forward priority filter; policy drop;
+    type filter hook forward priority 0; policy drop;
     iifname != @bridges oifname != @bridges accept comment "neither side is managed"
     meta nfproto ipv6 counter drop comment "IPv6 from or to an agent"
     iifname @bridges oifname @bridges counter drop comment "agent to agent"
@@ -69,7 +73,7 @@ table inet outcall {
   }
 
   chain input_from_agents {
-    type filter hook input priority filter; policy accept;
+    type filter hook input priority 0; policy accept;
     iifname != @bridges iifname != "lo" ip daddr @gateways counter drop comment "outside to gateway"
     iifname != @bridges accept comment "not from an agent"
     meta nfproto ipv6 counter drop comment "IPv6 from an agent"
@@ -81,7 +85,7 @@ table inet outcall {
   }
 
   chain output_ipv6_block {
-    type filter hook output priority filter; policy accept;
+    type filter hook output priority 0; policy accept;
     oifname @bridges meta nfproto ipv6 counter drop comment "IPv6 to an agent"
   }
 }
@@ -92,11 +96,20 @@ Deno.test("renderFirewall() renders one transaction that replaces the table (D2)
 });
 
 Deno.test("renderFirewall() closed: the same chains and bridges, and no service at all", () => {
-  const closed = renderFirewall({ ...LIVE, mode: "closed" });
+  const closed = renderFirewall({ ...LIVE, listening: NOTHING_LISTENS });
   const chains = (text: string): string => text.slice(text.indexOf("chain forward"));
   equal(chains(closed), chains(SNAPSHOT));
   doesNotMatch(closed, /tcp|udp/);
   match(closed, /"outcall0",\n\s+"outcall1",\n\s+"outcall2"/);
+});
+
+Deno.test("a service is open only at the gateways where it listens", () => {
+  const text = renderFirewall({
+    ...LIVE,
+    listening: { dns: ["10.200.0.1"], proxy: ["127.0.0.1"] },
+  });
+  match(text, /"outcall1" \. 10\.200\.0\.1 \. udp \. 53/);
+  doesNotMatch(text, /"outcall0" \. 10\.200\.255\.1 \. (udp|tcp)|8080/);
 });
 
 Deno.test("renderFirewall() without a proxy opens the DNS filter only", () => {
@@ -145,20 +158,24 @@ labTest("nft understands every form of the table, and lists the bridges it cover
   await using machine = await Machine.start("host");
   const states: readonly FirewallState[] = [
     LIVE,
-    { ...LIVE, mode: "closed" },
+    { ...LIVE, listening: NOTHING_LISTENS },
     { ...LIVE, proxyPort: null },
     { ...LIVE, segments: [] },
     { ...LIVE, segments: [], extraBridges: [] },
   ];
-  for (const state of states) {
-    const text = renderFirewall(state);
-    await machine.must(["nft", "-c", "-f", "-"], { input: text });
-    await machine.must(["nft", "-f", "-"], { input: text });
-    const listing = JSON.parse(
-      await machine.must(["nft", "-j", "list", "table", "inet", "outcall"]),
-    );
-    const covered = [...state.segments.map((segment) => segment.bridge), ...state.extraBridges];
-    deepEqual(coveredBridges(listing.nftables).sort(), covered);
+  for (const render of [renderUpdate, renderReplacement, renderUpdate]) {
+    for (const state of states) {
+      const table = firewallTable(state);
+      const text = render(table);
+      await machine.must(["nft", "-c", "-f", "-"], { input: text });
+      await machine.must(["nft", "-f", "-"], { input: text });
+      const listing = JSON.parse(
+        await machine.must(["nft", "-j", "list", "table", "inet", "outcall"]),
+      );
+      const covered = [...state.segments.map((segment) => segment.bridge), ...state.extraBridges];
+      deepEqual(coveredBridges(listing.nftables).sort(), covered);
+      deepEqual(differences(table, listing.nftables), []);
+    }
   }
 });
 

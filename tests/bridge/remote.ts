@@ -1,7 +1,7 @@
 /** A handle on the real `Bridges` inside a lab machine. */
 import type { BridgeStatus } from "../../lib/api/services.ts";
 import type { BridgesOptions } from "../../lib/bridge/bridge.ts";
-import type { Segment } from "../../lib/bridge/segment.ts";
+import type { Listening, Segment } from "../../lib/bridge/segment.ts";
 import type { Machine } from "../lab/machine.ts";
 import type { Process } from "../lab/process.ts";
 import { denoCommand } from "../lab/product.ts";
@@ -29,6 +29,12 @@ export const OTHER_SEGMENT: Segment = {
   bridge: "outcall1",
   subnet: "10.200.0.0/24",
   gateway: "10.200.0.1",
+};
+
+/** Both services at both gateways. */
+export const ALL_LISTEN: Listening = {
+  dns: [DEFAULT_SEGMENT.gateway, OTHER_SEGMENT.gateway],
+  proxy: [DEFAULT_SEGMENT.gateway, OTHER_SEGMENT.gateway],
 };
 
 /** A call that ended in an OutcallError. */
@@ -73,6 +79,9 @@ export class RemoteBridges {
   }
   close(): Promise<void> {
     return this.#call({ method: "close" });
+  }
+  open(listening: Listening): Promise<void> {
+    return this.#call({ method: "open", listening });
   }
   attach(segment: Segment): Promise<void> {
     return this.#call({ method: "attach", segment });

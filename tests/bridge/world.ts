@@ -9,7 +9,7 @@
  */
 import { connect, Machine } from "../lab/machine.ts";
 import { denoCommand } from "../lab/product.ts";
-import { DEFAULT_SEGMENT, OTHER_SEGMENT, RemoteBridges } from "./remote.ts";
+import { ALL_LISTEN, DEFAULT_SEGMENT, OTHER_SEGMENT, RemoteBridges } from "./remote.ts";
 
 /** An address of the internet. */
 export const INTERNET = "1.1.1.1";
@@ -122,6 +122,7 @@ export class World implements AsyncDisposable {
     await bridges.up();
     await bridges.attach(DEFAULT_SEGMENT);
     await bridges.attach(OTHER_SEGMENT);
+    await bridges.open(ALL_LISTEN);
     await host.must(["ip", "link", "add", "docker9", "type", "bridge"]);
     await host.must(["ip", "address", "add", "172.18.0.1/24", "dev", "docker9"]);
     await host.must(["ip", "link", "set", "docker9", "up"]);
