@@ -498,7 +498,7 @@ labTest("containers on a real Docker Engine", { tools: TOOLS }, async (t) => {
         containers.pull(image.replace(/1$/, "2"), () => {}),
         isError(500, "image.pull_failed", '/lab/pulled:2": manifest unknown'),
       );
-      registry.kill("SIGTERM");
+      await registry.tell("end");
       await registry.ended;
     },
   );
