@@ -2,7 +2,6 @@
  * Parses and type-checks one condition, and says what is wrong with it in an operator's words.
  */
 import { type ASTNode, type Environment, ParseError, TypeError } from "@marcbachmann/cel-js";
-import { messageOf } from "../errors.ts";
 import type { Finding } from "./diagnostic.ts";
 import { fieldsOf, FUNCTIONS, isNamespace, NAMESPACES } from "./language.ts";
 import { LIMITS } from "./limits.ts";
@@ -291,10 +290,11 @@ function isSyntaxTree(node: object): node is ASTNode {
 
 function problemOf(thrown: unknown, text: string): CelProblem {
   if (!(thrown instanceof ParseError || thrown instanceof TypeError)) {
-    // The parser recurses: RangeError when the stack is exhausted.
+    // The parser and the checker recurse; anything else is a defect of ours.
+    if (!(thrown instanceof RangeError)) throw thrown;
     return {
       code: "rules.too_deep",
-      message: `CEL parse error: the condition is nested too deeply (${messageOf(thrown)})`,
+      message: "CEL parse error: the condition is nested too deeply",
       hint: "Split it into several rules.",
       start: 0,
       end: text.length,

@@ -129,6 +129,13 @@ const YAML_MESSAGES: Readonly<Record<string, Finding>> = {
   },
 };
 
+/** The parser recurses; it may report its own exhausted stack, or throw (ADV-AGENT-10). */
+const STACK_EXHAUSTED = /call stack|stack overflow/i;
+const TOO_DEEP: Finding = {
+  code: "rules.yaml",
+  message: "YAML error: the file is nested too deeply",
+};
+
 function describe(node: unknown): string {
   if (isMap(node)) return "a mapping";
   if (isSeq(node)) return "a list";
@@ -254,17 +261,14 @@ class FileReader {
       const options = { uniqueKeys: false, prettyErrors: false, version: "1.2" } as const;
       return [...parseAllDocuments(this.#source.text, options)];
     } catch (thrown) {
-      // The parser recurses: RangeError when the stack is exhausted (ADV-AGENT-10).
-      this.#report(this.#source.diagnostic("error", { start: 0, end: 0 }, {
-        code: "rules.yaml",
-        message: `YAML error: the file is nested too deeply (${messageOf(thrown)})`,
-      }));
+      if (!STACK_EXHAUSTED.test(messageOf(thrown))) throw thrown;
+      this.#report(this.#source.diagnostic("error", { start: 0, end: 0 }, TOO_DEEP));
       return null;
     }
   }
 
   #yamlError(error: Pick<YAMLParseError, "code" | "message" | "pos">): void {
-    const finding = YAML_MESSAGES[error.code] ??
+    const finding = STACK_EXHAUSTED.test(error.message) ? TOO_DEEP : YAML_MESSAGES[error.code] ??
       { code: "rules.yaml", message: `YAML error: ${error.message}` };
     this.#report(
       this.#source.diagnostic("error", { start: error.pos[0], end: error.pos[1] }, finding),

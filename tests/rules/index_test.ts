@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { costNs } from "../../lib/rules/cost.ts";
 import { decide } from "../../lib/rules/decide.ts";
 import { Candidates, hostsOf } from "../../lib/rules/index.ts";
+import { PENDING_FACTS } from "../../lib/rules/language.ts";
 import { LIMITS } from "../../lib/rules/limits.ts";
 import type { Policy } from "../../lib/rules/policy.ts";
 import type { Facts, Layer } from "../../lib/rules/types.ts";
@@ -152,4 +153,12 @@ Deno.test("Candidates gives every position once, in order", () => {
     for (let i = candidates.next(); i >= 0; i = candidates.next()) found.push(i);
     assert.deepEqual(found, [...new Set(lists.flat())].sort((a, b) => a - b));
   }));
+});
+
+Deno.test("no layer waits for a host: the index relies on it", () => {
+  for (const pending of Object.values(PENDING_FACTS)) {
+    for (const fact of ["network.hostname", "http.host", "dns.query"] as const) {
+      assert.ok(!pending.has(fact));
+    }
+  }
 });
