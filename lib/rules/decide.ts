@@ -26,15 +26,11 @@ function isTunnel(layer: Layer, facts: Facts): boolean {
     (layer === "dial" && facts.http?.method === "CONNECT");
 }
 
-/**
- * Whether it is a port comparison of the condition that admits this port: without knowing the port
- * the condition does not hold. Otherwise `http.host == "a" || (http.host == "b" && network.port == 22)`
- * would open every port of a.
- */
 function conditionAdmitsPort(rule: CompiledRule, layer: Layer, facts: Facts): boolean {
-  if (!rule.mentionsPort) return false;
   const { port: _port, ...network } = facts.network ?? {};
-  return rule.evaluate(new Evaluation({ ...facts, network }, PENDING_FACTS[layer])) !== TRUE;
+  const pending = PENDING_FACTS[layer];
+  const withoutPort = new Evaluation({ ...facts, network }, pending);
+  return rule.portTest(new Evaluation(facts, pending), withoutPort);
 }
 
 function admitsPort(rule: CompiledRule, layer: Layer, facts: Facts): boolean {

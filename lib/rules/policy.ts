@@ -5,6 +5,7 @@
 import { compileCondition, type Condition } from "./evaluate.ts";
 import { HostIndex, type HostSet, hostsOf, type RuleIndex } from "./index.ts";
 import { type Expr, mentions } from "./ir.ts";
+import { compilePortTest, type PortTest } from "./ports.ts";
 import type { Egress, RuleRef } from "./types.ts";
 
 /** One rule as plain data. */
@@ -22,6 +23,13 @@ export interface RuleData extends RuleRef {
   readonly expr: Expr;
 }
 
+/** Whether two rules say the same, wherever they are written. */
+export function isSameRule(a: RuleData, b: RuleData): boolean {
+  const says = ({ id, action, priority, condition, log, egress }: RuleData): string =>
+    JSON.stringify([id, action, priority, condition, log, egress]);
+  return says(a) === says(b);
+}
+
 /** A policy as plain data: what is sent to workers. */
 export interface PolicyData {
   readonly generation: number;
@@ -32,8 +40,7 @@ export interface PolicyData {
 /** One rule, ready to be evaluated. */
 export interface CompiledRule extends RuleData {
   readonly evaluate: Condition;
-  /** The condition reads `network.port`. */
-  readonly mentionsPort: boolean;
+  readonly portTest: PortTest;
   /** The condition reads `dns.record_type`. */
   readonly mentionsRecordType: boolean;
   /** See {@linkcode hostsOf}. */
@@ -55,7 +62,7 @@ export function buildPolicy(data: PolicyData): Policy {
   const rules = data.rules.map((rule) => ({
     ...rule,
     evaluate: compileCondition(rule.expr),
-    mentionsPort: mentions(rule.expr, "network.port"),
+    portTest: compilePortTest(rule.expr),
     mentionsRecordType: mentions(rule.expr, "dns.record_type"),
     hosts: hostsOf(rule.expr),
   }));

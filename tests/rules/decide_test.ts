@@ -228,6 +228,26 @@ Deno.test("decide(): a port comparison about one host opens no port of another (
   assert.ok(decide(policy, "connect", connectFacts("a.org", 443)).allowed);
 });
 
+Deno.test("decide(): a port is admitted when a comparison of it is among the reasons (D25)", () => {
+  const allows = (condition: string, port: number, ip?: string): boolean => {
+    const facts = connectFacts("a.org", port);
+    return ip === undefined
+      ? decide(policyOf({ condition }), "connect", facts).allowed
+      : decide(policyOf({ condition }), "dial", withAddress(facts, ip)).allowed;
+  };
+  const either = 'http.host == "a.org" && (network.port == 22 || network.ip == "1.2.3.4")';
+  assert.ok(allows(either, 22));
+  assert.ok(allows(either, 22, "1.2.3.4"));
+  assert.ok(allows(either, 22, "5.6.7.8"));
+  assert.ok(!allows(either, 23, "1.2.3.4"), "by its address alone");
+  const other = '(http.host == "a.org" && network.ip == "1.2.3.4") || ' +
+    '(http.host == "b.org" && network.port == 22)';
+  assert.ok(!allows(other, 22), "the comparison is about another host");
+  assert.ok(!allows(other, 22, "1.2.3.4"));
+  assert.ok(allows('http.host == "a.org" && !(network.port < 1024)', 8443));
+  assert.ok(!allows('!(http.host != "a.org" && network.port != 22)', 8443), "a.org, whatever port");
+});
+
 Deno.test("decide(): plain http may go to any port, or to those of egress.ports (D25)", () => {
   const host = 'http.host == "x.org"';
   assert.ok(
