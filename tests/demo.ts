@@ -91,7 +91,7 @@ async function show(): Promise<boolean> {
   const good = kept.filter(Boolean).length;
   const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
   console.log(
-    `\nEvery block was tried without outcall seconds before, and arrived. (${seconds} s)`,
+    `\nEach blocked attempt was first made without outcall. It took ${seconds} s in all.`,
   );
   console.log(paint(`${good} of ${kept.length} as promised`, good === kept.length ? 32 : 31));
   return good === kept.length;

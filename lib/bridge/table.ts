@@ -197,15 +197,19 @@ function shapeDifferences(table: NftTable, listing: readonly unknown[]): string[
   return found;
 }
 
+const PROTOCOL_NUMBERS: Readonly<Record<string, number>> = { tcp: 6, udp: 17 };
+
 /** An element in the form in which nft lists it. */
-function listedElement(element: readonly Part[]): string {
-  const [only] = element;
-  return JSON.stringify(element.length === 1 ? only : { concat: element });
+function listedElement(set: NftSet, element: readonly Part[]): string {
+  const parts = element.map((part, i) =>
+    set.type[i] === "inet_proto" ? PROTOCOL_NUMBERS[String(part)] ?? part : part
+  );
+  return JSON.stringify(parts.length === 1 ? parts[0] : { concat: parts });
 }
 
 function sameElements(set: NftSet, listed: readonly unknown[]): boolean {
   if (set.elements === null) return true;
-  const expected = [...new Set(set.elements.map(listedElement))].sort();
+  const expected = [...new Set(set.elements.map((element) => listedElement(set, element)))].sort();
   const actual = listed.map((element) => JSON.stringify(element)).sort();
   return JSON.stringify(expected) === JSON.stringify(actual);
 }

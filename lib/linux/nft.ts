@@ -140,12 +140,13 @@ export async function applyRuleset(ruleset: string): Promise<void> {
 }
 
 /**
- * A table as `nft -j` lists it: an array of objects with one key each (`table`, `set`, `chain`,
- * `rule` …, libnftables-json(5)); null when there is no such table.
+ * A table as `nft -j` lists it, with protocols as numbers: an array of objects with one key each
+ * (`table`, `set`, `chain`, `rule` …, libnftables-json(5)); null when there is no such table.
  * @throws OutcallError as {@linkcode applyRuleset}.
  */
 export async function listTable(family: Family, name: string): Promise<readonly unknown[] | null> {
-  const result = await runNft(["-j", "list", "table", family, name], "");
+  // Names of protocols come from /etc/protocols, which minimal systems lack; numbers always do.
+  const result = await runNft(["-j", "--numeric-protocol", "list", "table", family, name], "");
   if (!result.success) {
     if (result.stderr.includes("No such file or directory")) return null;
     throw refused(result.stderr);

@@ -170,7 +170,7 @@ labTest("nft understands every form of the table, and lists the bridges it cover
       await machine.must(["nft", "-c", "-f", "-"], { input: text });
       await machine.must(["nft", "-f", "-"], { input: text });
       const listing = JSON.parse(
-        await machine.must(["nft", "-j", "list", "table", "inet", "outcall"]),
+        await machine.must(["nft", "-jp", "list", "table", "inet", "outcall"]),
       );
       const covered = [...state.segments.map((segment) => segment.bridge), ...state.extraBridges];
       deepEqual(coveredBridges(listing.nftables).sort(), covered);

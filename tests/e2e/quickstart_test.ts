@@ -64,7 +64,11 @@ labTest("the quickstart's five steps do what the guide promises", { tools: TOOLS
 
   await t.step("1. the daemon starts in a container", async () => {
     await shell(START_DAEMON);
-    await shell("until test -S /run/outcall/agent.sock; do sleep 0.1; done");
+    const log = host.spawn(["docker", "logs", "--follow", "outcall-daemon"]);
+    const ready = "until curl -fs --unix-socket /run/outcall/host.sock http://x/api/v1/ready; do " +
+      "docker inspect outcall-daemon || exit; sleep 0.1; done";
+    const { code } = await host.run(["bash", "-c", ready]);
+    assert.equal(code, 0, `the daemon does not get ready:\n${log.stderr.join("\n")}`);
     assert.match(
       await shell("outcall bridge status"),
       /^Bridge: {4}outcall0\nStatus: {4}up\nIndex: {5}\d+\nnftables: {2}active\n$/,
