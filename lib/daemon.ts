@@ -120,8 +120,9 @@ class Daemon {
       limits: config.proxyLimits,
     });
     this.#enforcement = new Enforcement(this.#bridges, { dns: this.#dns, proxy: this.#proxy });
-    this.#policy.onSwap(() => this.#dns.flush());
-    this.#policy.onSwap(() => this.#proxy?.rejudge());
+    this.#policy.onSwap(({ data }) => this.#dns.usePolicy(data));
+    this.#docker.agents.onChange(() => this.#dns.forgetAgents());
+    this.#policy.onSwap(() => void this.#proxy?.rejudge());
     agents.onChange(() => void this.#proxy?.reidentify());
   }
 

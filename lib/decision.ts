@@ -123,10 +123,15 @@ export class DecisionLog {
       time: new Date(now).toISOString(),
       ...decision,
     };
-    this.#ring[this.#next] = named;
-    this.#next = (this.#next + 1) % this.capacity;
-    for (const sink of this.#sinks) sink(named);
+    this.add(named);
     return named;
+  }
+
+  /** Stores and hands on a decision that was named in another isolate. */
+  add(decision: Decision): void {
+    this.#ring[this.#next] = decision;
+    this.#next = (this.#next + 1) % this.capacity;
+    for (const sink of this.#sinks) sink(decision);
   }
 
   /** The newest decisions, oldest first, at most `limit`. */

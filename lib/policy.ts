@@ -30,11 +30,14 @@ function warningText(warning: Diagnostic): string {
   return `${warning.file}:${warning.line}: ${warning.message}`;
 }
 
+/** Re-judges what is alive; settles when nothing is judged by the old snapshot any more. */
+export type SwapListener = (policy: Policy) => void | Promise<void>;
+
 /** The rules directory, compiled; nothing is allowed before the first {@linkcode reload}. */
 export class ActivePolicy implements PolicyService {
   readonly #dir: string;
   readonly #proxyEnabled: boolean;
-  readonly #listeners: (() => void)[] = [];
+  readonly #listeners: SwapListener[] = [];
   readonly #mutex = new Mutex();
   #policy: Policy | null = null;
   #generation = 0;
@@ -49,8 +52,8 @@ export class ActivePolicy implements PolicyService {
     this.#proxyEnabled = proxyEnabled;
   }
 
-  /** Calls `listener` after each swap, to re-judge what is alive. */
-  onSwap(listener: () => void): void {
+  /** Calls `listener` after each swap; {@linkcode reload} waits for it. */
+  onSwap(listener: SwapListener): void {
     this.#listeners.push(listener);
   }
 
@@ -84,10 +87,10 @@ export class ActivePolicy implements PolicyService {
    * @throws OutcallError `rules.invalid` (422) with every mistake; the old set stays.
    */
   reload(): Promise<ReloadResult> {
-    return this.#mutex.run(() => Promise.resolve(this.#load()));
+    return this.#mutex.run(() => this.#load());
   }
 
-  #load(): ReloadResult {
+  async #load(): Promise<ReloadResult> {
     const { files, problems } = readRulesDir(this.#dir);
     const compiled = compilePolicy(files, { generation: this.#generation + 1 });
     const errors = [...problems, ...(compiled.ok ? [] : compiled.errors)];
@@ -106,7 +109,7 @@ export class ActivePolicy implements PolicyService {
     }
     this.#generation = compiled.policy.generation;
     this.#policy = compiled.policy;
-    for (const listener of this.#listeners) this.#tell(listener);
+    await Promise.all(this.#listeners.map((listener) => this.#tell(listener, compiled.policy)));
     for (const warning of compiled.warnings) {
       log.warn("{warning}", { warning: warningText(warning) });
     }
@@ -119,9 +122,9 @@ export class ActivePolicy implements PolicyService {
   }
 
   /** One listener that throws must not keep the others from cutting what the new rules forbid. */
-  #tell(listener: () => void): void {
+  async #tell(listener: SwapListener, policy: Policy): Promise<void> {
     try {
-      listener();
+      await listener(policy);
     } catch (thrown) {
       log.error("after the reload: {error}", { error: messageOf(thrown) });
     }

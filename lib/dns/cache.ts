@@ -81,8 +81,11 @@ export class DnsCache {
     return { answer: entry.answer, ageSecs };
   }
 
-  /** Keeps `answer` for its lifetime; does nothing when it has none, or is too large. */
-  set(key: string, question: Question, answer: Answer): void {
+  /**
+   * Keeps `answer`, which is `ageSecs` old, for its lifetime; does nothing when it has none, or is
+   * too large.
+   */
+  set(key: string, question: Question, answer: Answer, ageSecs = 0): void {
     if (answer.lifetimeSecs <= 0 || sizeBytes(answer) > MAX_ANSWER_BYTES) return;
     this.#entries.delete(key);
     if (this.#entries.size >= this.maxEntries) {
@@ -90,7 +93,16 @@ export class DnsCache {
       if (oldest !== undefined) this.#entries.delete(oldest);
       this.#evictions++;
     }
-    this.#entries.set(key, { question, answer, storedAtMs: this.now() });
+    this.#entries.set(key, { question, answer, storedAtMs: this.now() - 1000 * ageSecs });
+  }
+
+  /** Takes into account that a copy of this cache answered `hits` questions from these entries. */
+  credit(keys: readonly string[], hits: number): void {
+    this.#hits += hits;
+    for (const key of keys) {
+      const entry = this.#entries.get(key);
+      if (entry !== undefined && this.#entries.delete(key)) this.#entries.set(key, entry);
+    }
   }
 
   /** Forgets everything; returns how many answers there were. */

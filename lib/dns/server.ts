@@ -4,22 +4,25 @@ import type { DnsCacheEntry, DnsCacheStats, DnsService, DnsStatus } from "../api
 import type { GatewayService } from "../bridge/segment.ts";
 import type { DecisionLog } from "../decision.ts";
 import { messageOf, OutcallError } from "../errors.ts";
+import { SystemError } from "../linux/libc.ts";
 import { portOwner } from "../linux/port_owner.ts";
 import { logger } from "../log.ts";
 import type { Hostname } from "../net/host.ts";
 import type { Ip } from "../net/ip.ts";
 import type { Judge } from "../policy.ts";
+import type { PolicyData } from "../rules/policy.ts";
 import { DnsCache } from "./cache.ts";
-import { DnsFilter } from "./filter.ts";
+import { DnsFilter, type FilterCounters } from "./filter.ts";
 import { LookupLimits } from "./limits.ts";
 import type { Listener } from "./listener.ts";
 import { lookupAddresses } from "./lookup.ts";
 import { Admission, QueryBuckets, type QueryRate } from "./rate.ts";
-import { Resolver } from "./resolver.ts";
+import { type AnswerSource, Resolver } from "./resolver.ts";
 import { listenTcp } from "./tcp.ts";
-import { listenUdp } from "./udp.ts";
+import { UdpServer } from "./udp.ts";
 import { UpstreamClient } from "./upstream.ts";
 import { type Upstream, upstreamText } from "./upstreams.ts";
+import type { Activity } from "./worker/protocol.ts";
 
 const log = logger("dns");
 
@@ -45,9 +48,13 @@ export interface DnsServerOptions {
 
 type Transport = "udp" | "tcp";
 
+function isSystemError(thrown: unknown, code: string): boolean {
+  return thrown instanceof SystemError && thrown.code === code;
+}
+
 function bindError(transport: Transport, address: string, port: number, thrown: unknown): Error {
   const where = `${address}:${port}/${transport}`;
-  if (thrown instanceof Deno.errors.AddrInUse) {
+  if (thrown instanceof Deno.errors.AddrInUse || isSystemError(thrown, "EADDRINUSE")) {
     const owner = portOwner(transport, address, port);
     const by = owner === null ? "" : ` by ${owner.command} (pid ${owner.pid})`;
     return new OutcallError(
@@ -61,7 +68,9 @@ function bindError(transport: Transport, address: string, port: number, thrown: 
       },
     );
   }
-  const hint = thrown instanceof Deno.errors.PermissionDenied
+  const isDenied = thrown instanceof Deno.errors.PermissionDenied ||
+    isSystemError(thrown, "EACCES");
+  const hint = isDenied
     ? "Run outcalld as root, or give it CAP_NET_BIND_SERVICE."
     : "Check that --dns-listen names an address of this host.";
   return new OutcallError(
@@ -81,21 +90,73 @@ export class DnsServer implements GatewayService, DnsService {
   readonly #limits = new LookupLimits();
   readonly #filter: DnsFilter;
   readonly #admission: Admission;
+  readonly #udp: UdpServer;
+  /** What the UDP worker decided. */
+  readonly #byWorker = { allowed: 0, blocked: 0 };
   readonly #listeners = new Map<string, readonly Listener[]>();
 
   constructor(options: DnsServerOptions) {
-    const { agents, judge, decisions } = options;
+    const { agents, judge, decisions, queryRate } = options;
     this.#options = options;
     this.#upstream = new UpstreamClient(options.upstreams, options.upstreamTimeoutMs);
     this.#resolver = new Resolver(this.#cache, this.#upstream);
+    this.#udp = new UdpServer({
+      rate: queryRate,
+      handler: { handle: (packet, source) => this.#filter.handle(packet, source) },
+      onActivity: (activity) => this.#takeIn(activity),
+    });
     this.#filter = new DnsFilter({
-      agents,
+      agents: this.#udp.leasing(agents),
       judge,
       decisions,
-      resolver: this.#resolver,
+      resolver: this.#sharing(),
       limits: this.#limits,
     });
-    this.#admission = new Admission(this.#filter, new QueryBuckets(options.queryRate));
+    this.#admission = new Admission(this.#filter, new QueryBuckets(queryRate));
+  }
+
+  /** The resolver; what it answers becomes known to the UDP worker, too. */
+  #sharing(): AnswerSource {
+    return {
+      cached: (question, dnssecOk) => {
+        const resolution = this.#resolver.cached(question, dnssecOk);
+        if (resolution !== null) this.#udp.remember(question, dnssecOk, resolution);
+        return resolution;
+      },
+      ask: async (question, dnssecOk) => {
+        const resolution = await this.#resolver.ask(question, dnssecOk);
+        this.#udp.remember(question, dnssecOk, resolution);
+        return resolution;
+      },
+    };
+  }
+
+  #takeIn({ decisions, dropped, hits }: Activity): void {
+    let cached = 0;
+    this.#byWorker.blocked += dropped;
+    for (const decision of decisions) {
+      const { count = 1, verdict, upstreamMs } = decision;
+      if (verdict === "allow") this.#byWorker.allowed += count;
+      else this.#byWorker.blocked += count;
+      if (upstreamMs === null) cached += count;
+      this.#options.decisions.add(decision);
+    }
+    this.#cache.credit(hits, cached);
+  }
+
+  /**
+   * The rules were reloaded: forgets every cached answer, and settles when no packet is judged by
+   * the old rules any more. The next packet from now on is judged by the new ones already.
+   */
+  async usePolicy(policy: PolicyData): Promise<void> {
+    const judging = this.#udp.usePolicy(policy);
+    this.flush();
+    await judging;
+  }
+
+  /** Who is at which address has changed. */
+  forgetAgents(): void {
+    this.#udp.forget("agents");
   }
 
   /**
@@ -132,7 +193,7 @@ export class DnsServer implements GatewayService, DnsService {
     const opened: Listener[] = [];
     let transport: Transport = "udp";
     try {
-      opened.push(listenUdp(this.#admission, address, port));
+      opened.push(this.#udp.listen(address, port));
       transport = "tcp";
       opened.push(listenTcp(this.#admission, address, port));
       return opened;
@@ -156,6 +217,7 @@ export class DnsServer implements GatewayService, DnsService {
     await Promise.race([limit, Promise.allSettled(listeners.map((listener) => listener.drain()))]);
     clearTimeout(timer);
     this.#upstream.close();
+    await this.#udp.stop();
     await closeAll([listeners]);
     log.info("stopped");
   }
@@ -172,9 +234,9 @@ export class DnsServer implements GatewayService, DnsService {
   }
 
   status(): DnsStatus {
-    const { total, allowed, blocked } = this.#filter.counters();
+    const { total, allowed, blocked } = this.#counters();
     return {
-      running: this.#listeners.size > 0,
+      running: this.#listeners.size > 0 && this.#udp.isServing,
       listen_addresses: [...this.#listeners.keys()],
       listen_port: this.#options.port,
       upstreams: this.#options.upstreams.map(upstreamText),
@@ -182,6 +244,16 @@ export class DnsServer implements GatewayService, DnsService {
       queries_total: total,
       queries_allowed: allowed,
       queries_blocked: blocked,
+    };
+  }
+
+  #counters(): FilterCounters {
+    const { allowed, blocked } = this.#byWorker;
+    const here = this.#filter.counters();
+    return {
+      total: here.total + allowed + blocked,
+      allowed: here.allowed + allowed,
+      blocked: here.blocked + blocked,
     };
   }
 
@@ -195,6 +267,7 @@ export class DnsServer implements GatewayService, DnsService {
 
   flush(): number {
     const count = this.#cache.flush();
+    this.#udp.forget("answers");
     log.info("cache flushed, {count} entries", { count });
     return count;
   }

@@ -1,70 +1,185 @@
-/** One UDP socket of the DNS filter. */
+/**
+ * DNS by UDP: sockets that a worker serves, and what the worker hands over.
+ *
+ * While there is no worker nothing is answered: its sockets stay bound, and packets wait in them.
+ */
+import type { Agent, AgentDirectory } from "../agents.ts";
 import { messageOf } from "../errors.ts";
+import { addressOf, UdpSocket } from "../linux/udp.ts";
 import { logger } from "../log.ts";
-import { MAX_MESSAGE_BYTES } from "./codes.ts";
+import type { PolicyData } from "../rules/policy.ts";
 import type { PacketHandler } from "./filter.ts";
 import type { Listener } from "./listener.ts";
+import type { Question } from "./message.ts";
+import type { QueryRate } from "./rate.ts";
+import type { Resolution } from "./resolver.ts";
+import { WorkerHandle } from "./worker/handle.ts";
+import { type Activity, type HandedOver, LEASE_MS } from "./worker/protocol.ts";
 
 const log = logger("dns");
 
-/** Pause after a failed receive, so that a lasting failure does not spin. */
-const RETRY_MS = 100;
+/** Pause before a new worker: one that crashes at once must not keep the daemon from its work. */
+const RESTART_MS = 250;
 
-/**
- * Serves `filter` on `address`:`port` by UDP.
- * @throws what `Deno.listenDatagram` throws when it cannot be bound.
- */
-export function listenUdp(filter: PacketHandler, address: string, port: number): Listener {
-  const socket = Deno.listenDatagram({ transport: "udp", hostname: address, port });
-  const replies = new Set<Promise<void>>();
-  let draining = false;
-  let closed = false;
+/** What the UDP side works with. */
+export interface UdpParts {
+  /** Queries that each source may send. */
+  readonly rate: QueryRate;
+  /** Answers what the worker hands over; it was within the rate. */
+  readonly handler: PacketHandler;
+  /** Receives what the worker decided. Must not throw. */
+  readonly onActivity: (activity: Activity) => void;
+}
 
-  async function sendTo(reply: Uint8Array | null, to: Deno.Addr): Promise<void> {
-    if (reply === null || closed) return;
+/** A socket, and the replies that are still to be sent from it. */
+interface Served {
+  readonly socket: UdpSocket;
+  readonly replies: Set<Promise<void>>;
+}
+
+/** The UDP half of the DNS server. */
+export class UdpServer {
+  readonly #parts: UdpParts;
+  readonly #served = new Map<number, Served>();
+  readonly #leasedAtMs = new Map<string, number>();
+  #worker: WorkerHandle | null = null;
+  #policy: PolicyData | null = null;
+  #restart: ReturnType<typeof setTimeout> | undefined;
+  #stopped = false;
+
+  constructor(parts: UdpParts) {
+    this.#parts = parts;
+  }
+
+  /** Whether queries are answered. */
+  get isServing(): boolean {
+    return this.#worker !== null;
+  }
+
+  #start(): void {
+    if (this.#stopped || this.#worker !== null) return;
+    const worker = new WorkerHandle(this.#parts.rate, {
+      onQueries: (fd, queries) => this.#answer(fd, queries),
+      onActivity: this.#parts.onActivity,
+      onCrash: (why) => this.#crashed(why),
+    });
+    this.#worker = worker;
+    this.#leasedAtMs.clear();
+    if (this.#policy !== null) void this.#sendPolicy(worker, this.#policy);
+    for (const fd of this.#served.keys()) worker.tell({ kind: "open", fd });
+  }
+
+  #crashed(why: string): void {
+    log.error("the UDP worker failed: {why}; it is started again", { why });
+    this.#worker = null;
+    this.#restart = setTimeout(() => this.#start(), RESTART_MS);
+  }
+
+  /**
+   * Serves `address`:`port` from now on.
+   * @throws SystemError when it cannot be bound.
+   */
+  listen(address: string, port: number): Listener {
+    const socket = UdpSocket.bind(address, port);
+    const served: Served = { socket, replies: new Set() };
+    this.#served.set(socket.fd, served);
+    if (this.#worker === null) this.#start();
+    else this.#worker.tell({ kind: "open", fd: socket.fd });
+    const release = async (): Promise<void> => {
+      await this.#worker?.ask({ kind: "close", fd: socket.fd });
+    };
+    return {
+      drain: async () => {
+        await release();
+        await Promise.allSettled(served.replies);
+      },
+      close: async () => {
+        this.#served.delete(socket.fd);
+        await release();
+        socket.close();
+      },
+    };
+  }
+
+  #answer(fd: number, queries: readonly HandedOver[]): void {
+    const served = this.#served.get(fd);
+    if (served === undefined) return;
+    for (const { from, packet } of queries) {
+      const source = { address: addressOf(from), transport: "udp" } as const;
+      const handled = this.#parts.handler.handle(packet, source);
+      if (handled instanceof Promise) {
+        const sent = handled.then((reply) => this.#send(fd, from, reply));
+        served.replies.add(sent);
+        void sent.finally(() => served.replies.delete(sent));
+      } else {
+        this.#send(fd, from, handled);
+      }
+    }
+  }
+
+  #send(fd: number, to: Uint8Array<ArrayBuffer>, reply: Uint8Array | null): void {
+    // By now the socket may be closed, and its number another file's.
+    const served = this.#served.get(fd);
+    if (reply === null || served === undefined) return;
     try {
-      await socket.send(reply, to);
+      served.socket.send(to, new Uint8Array(reply));
     } catch (thrown) {
       // The agent is gone, or its network is: its own loss.
       log.debug("no reply by UDP: {error}", { error: messageOf(thrown) });
     }
   }
 
-  function answer(packet: Uint8Array, from: Deno.Addr): void {
-    if (from.transport !== "udp" || draining) return;
-    const handled = filter.handle(packet, { address: from.hostname, transport: "udp" });
-    const sent = handled instanceof Promise
-      ? handled.then((reply) => sendTo(reply, from))
-      : sendTo(handled, from);
-    replies.add(sent);
-    void sent.finally(() => replies.delete(sent));
+  /**
+   * Judges by `policy` from this moment on. Settles when the worker does so by itself; until then it
+   * hands everything over.
+   */
+  async usePolicy(policy: PolicyData): Promise<void> {
+    this.#policy = policy;
+    if (this.#worker !== null) await this.#sendPolicy(this.#worker, policy);
   }
 
-  async function serve(): Promise<void> {
-    // The filter holds on to nothing of a packet, so one buffer serves all of them.
-    const buffer = new Uint8Array(MAX_MESSAGE_BYTES);
-    while (!closed) {
-      try {
-        const [packet, from] = await socket.receive(buffer);
-        answer(packet, from);
-      } catch (thrown) {
-        if (closed) return;
-        log.warn("receiving on {address} failed: {error}", { address, error: messageOf(thrown) });
-        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-      }
-    }
+  #sendPolicy(worker: WorkerHandle, policy: PolicyData): Promise<void> {
+    return worker.ask({ kind: "policy", epoch: worker.nextEpoch(), policy });
   }
 
-  const serving = serve();
-  return {
-    async drain(): Promise<void> {
-      draining = true;
-      await Promise.allSettled(replies);
-    },
-    async close(): Promise<void> {
-      closed = true;
-      socket.close();
-      await serving;
-    },
-  };
+  /** Who is where, or what upstreams said, must be asked for again from this moment on. */
+  forget(what: "agents" | "answers"): void {
+    if (what === "agents") this.#leasedAtMs.clear();
+    if (this.#worker === null) return;
+    this.#worker.tell({ kind: "forget", epoch: this.#worker.nextEpoch(), what });
+  }
+
+  /** `directory`, and each agent that it knows at once is made known to the worker. */
+  leasing(directory: AgentDirectory): AgentDirectory {
+    return {
+      identify: (address) => {
+        const agent = directory.identify(address);
+        // What had to be asked for may not be remembered here either.
+        if (agent !== null && !(agent instanceof Promise)) this.#lease(agent);
+        return agent;
+      },
+    };
+  }
+
+  #lease(agent: Agent): void {
+    const now = performance.now();
+    const leasedAtMs = this.#leasedAtMs.get(agent.address) ?? Number.NEGATIVE_INFINITY;
+    // Packets that were handed over meanwhile need no lease of their own.
+    if (now - leasedAtMs < LEASE_MS / 2) return;
+    this.#leasedAtMs.set(agent.address, now);
+    this.#worker?.tell({ kind: "agent", agent });
+  }
+
+  /** Lets the worker answer `question` by itself. */
+  remember(question: Question, dnssecOk: boolean, { answer, ageSecs }: Resolution): void {
+    this.#worker?.tell({ kind: "answer", question, dnssecOk, answer, ageSecs });
+  }
+
+  /** Ends the worker. The sockets are closed by whoever listens. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    clearTimeout(this.#restart);
+    await this.#worker?.end();
+    this.#worker = null;
+  }
 }

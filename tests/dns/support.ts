@@ -4,7 +4,7 @@ import type { Agent, AgentDirectory } from "../../lib/agents.ts";
 import type { Judge } from "../../lib/policy.ts";
 import { compilePolicy } from "../../lib/rules/compile.ts";
 import { decide } from "../../lib/rules/decide.ts";
-import type { Policy } from "../../lib/rules/policy.ts";
+import type { Policy, PolicyData } from "../../lib/rules/policy.ts";
 import { Ip } from "../../lib/net/ip.ts";
 import { readTcpMessage, writeTcpMessage } from "../../lib/dns/framing.ts";
 import type { Upstream } from "../../lib/dns/upstreams.ts";
@@ -44,6 +44,11 @@ export class TestPolicy {
     });
     if (!compiled.ok) assert.fail(JSON.stringify(compiled.errors));
     return compiled.policy;
+  }
+
+  /** The rules as other isolates get them. */
+  get data(): PolicyData {
+    return this.#policy.data;
   }
 
   /** Swaps the rules. */

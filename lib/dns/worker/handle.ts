@@ -1,0 +1,124 @@
+/** The main isolate's end of one UDP worker, from its start to its end or crash. */
+import { WakeCounter } from "../../linux/wake.ts";
+import type { QueryRate } from "../rate.ts";
+import {
+  type Activity,
+  type FromWorker,
+  type HandedOver,
+  Shared,
+  type Start,
+  type ToWorker,
+} from "./protocol.ts";
+
+/** A worker that takes longer than this over a message hangs. */
+const ANSWER_TIMEOUT_MS = 5000;
+
+/** What comes from the worker. */
+export interface WorkerEvents {
+  /** Must not throw. */
+  readonly onQueries: (fd: number, queries: readonly HandedOver[]) => void;
+  /** Must not throw. */
+  readonly onActivity: (activity: Activity) => void;
+  /** The worker is gone, and nothing else will come from it. */
+  readonly onCrash: (why: string) => void;
+}
+
+/** A message without the ticket that it gets when it is sent. */
+type Asked<Message> = Message extends { readonly ticket: number } ? Omit<Message, "ticket"> : never;
+
+/** One worker. */
+export class WorkerHandle {
+  readonly #shared = new Shared();
+  readonly #wake = WakeCounter.create();
+  readonly #worker: Worker;
+  readonly #events: WorkerEvents;
+  readonly #awaited = new Map<number, () => void>();
+  #lastTicket = 0;
+  #ended = false;
+
+  /** @throws SystemError */
+  constructor(rate: QueryRate, events: WorkerEvents) {
+    this.#events = events;
+    this.#worker = new Worker(new URL("./thread.ts", import.meta.url), { type: "module" });
+    this.#worker.onmessage = ({ data }: MessageEvent<FromWorker>): void => this.#receive(data);
+    this.#worker.onerror = (event): void => {
+      // Otherwise the daemon would end with its worker, and DNS by TCP and the proxy with it.
+      event.preventDefault();
+      this.#crash(event.message);
+    };
+    const start: Start = { wakeFd: this.#wake.fd, shared: this.#shared.buffer, rate };
+    this.#worker.postMessage(start);
+  }
+
+  #receive(message: FromWorker): void {
+    if (this.#ended) return;
+    switch (message.kind) {
+      case "done":
+        this.#awaited.get(message.ticket)?.();
+        this.#awaited.delete(message.ticket);
+        break;
+      case "queries":
+        this.#shared.addUntakenPackets(-message.queries.length);
+        this.#events.onQueries(message.fd, message.queries);
+        break;
+      case "activity":
+        this.#shared.addUnreadReports(-1);
+        this.#events.onActivity(message.activity);
+    }
+  }
+
+  #crash(why: string): void {
+    if (this.#ended) return;
+    this.#close();
+    this.#events.onCrash(why);
+  }
+
+  #close(): void {
+    this.#ended = true;
+    this.#worker.terminate();
+    // In case it sleeps; its end closes nothing of ours. The descriptor itself stays open: a thread
+    // that hangs might still come to use it, and must not find another file there.
+    this.#wake.add();
+    for (const resolve of this.#awaited.values()) resolve();
+    this.#awaited.clear();
+  }
+
+  /** Begins a new epoch: until the worker has read what changed, it answers nothing by itself. */
+  nextEpoch(): number {
+    return this.#shared.nextEpoch();
+  }
+
+  /** Sends a message. */
+  tell(message: Exclude<ToWorker, { readonly ticket: number }>): void {
+    if (!this.#ended) this.#post(message);
+  }
+
+  /**
+   * Sends a message and settles when the worker has acted on it, or is gone; one that takes too long
+   * is treated as crashed. Never rejects.
+   */
+  async ask(message: Asked<ToWorker>): Promise<void> {
+    if (this.#ended) return;
+    const ticket = ++this.#lastTicket;
+    const done = Promise.withResolvers<void>();
+    this.#awaited.set(ticket, done.resolve);
+    const timer = setTimeout(() => this.#crash("it does not answer"), ANSWER_TIMEOUT_MS);
+    this.#post({ ...message, ticket });
+    await done.promise;
+    clearTimeout(timer);
+  }
+
+  #post(message: ToWorker): void {
+    this.#worker.postMessage(message);
+    this.#wake.add();
+  }
+
+  /** Ends the worker when it has reported what is left. */
+  async end(): Promise<void> {
+    await this.ask({ kind: "end" });
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#worker.terminate();
+    this.#wake.close();
+  }
+}

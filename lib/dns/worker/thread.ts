@@ -1,0 +1,171 @@
+/**
+ * The UDP worker: a thread that sleeps in poll(2), answers packets 64 a system call, and reads its
+ * messages when it is woken for them.
+ */
+/// <reference lib="deno.worker" />
+import { UdpBatch } from "../../linux/udp.ts";
+import { PollSet, WakeCounter } from "../../linux/wake.ts";
+import { UDP_PAYLOAD_BYTES } from "../codes.ts";
+import { REPLY_LIFE_MS } from "./journal.ts";
+import {
+  type FromWorker,
+  type HandedOver,
+  MAX_UNREAD_REPORTS,
+  MAX_UNTAKEN_PACKETS,
+  Shared,
+  type Start,
+  type ToWorker,
+} from "./protocol.ts";
+import { HAND_OVER, Responder } from "./responder.ts";
+
+declare const self: DedicatedWorkerGlobalScope;
+
+/** Packets for each system call: more gain nothing, and make the first one wait. */
+const BATCH_PACKETS = 64;
+
+/** A query with every option there is fits many times over. */
+const MAX_QUERY_BYTES = 4096;
+
+/** Calls for one socket before the others, and messages, get their turn. */
+const MAX_ROUNDS = 16;
+
+/** Upper bound of sleep: nothing depends on it. */
+const IDLE_MS = 1000;
+
+/** The thread's sockets, and what it does with them. */
+class Thread {
+  readonly #shared: Shared;
+  readonly #wake: WakeCounter;
+  readonly #responder: Responder;
+  readonly #batch = new UdpBatch(BATCH_PACKETS, MAX_QUERY_BYTES, UDP_PAYLOAD_BYTES);
+  readonly #sockets = new Set<number>();
+  #polled: PollSet;
+  #reportedAtMs = Number.NEGATIVE_INFINITY;
+
+  constructor(start: Start) {
+    this.#shared = new Shared(start.shared);
+    this.#wake = new WakeCounter(start.wakeFd);
+    this.#responder = new Responder(this.#shared, start.rate);
+    this.#polled = new PollSet([start.wakeFd]);
+  }
+
+  /** Answers packets until there are messages to read; returns how many. */
+  serve(): number {
+    for (;;) {
+      this.#polled.wait(this.#timeoutMs());
+      this.#responder.tick(performance.now());
+      for (const [i, fd] of this.#polled.fds.entries()) {
+        if (i > 0 && this.#polled.isReady(i)) this.#answer(fd);
+      }
+      this.#report();
+      const messages = this.#wake.take();
+      if (messages > 0) return messages;
+    }
+  }
+
+  /** Takes in one message; false when it is the last one. */
+  read(message: ToWorker): boolean {
+    switch (message.kind) {
+      case "open":
+        this.#sockets.add(message.fd);
+        this.#poll();
+        break;
+      case "close":
+        this.#sockets.delete(message.fd);
+        this.#poll();
+        break;
+      case "end":
+        this.#post({ kind: "activity", activity: this.#responder.report() });
+        break;
+      default:
+        this.#responder.update(message);
+    }
+    if ("ticket" in message) this.#post({ kind: "done", ticket: message.ticket });
+    return message.kind !== "end";
+  }
+
+  #poll(): void {
+    this.#polled = new PollSet([this.#wake.fd, ...this.#sockets]);
+  }
+
+  #answer(fd: number): void {
+    for (let round = 0; round < MAX_ROUNDS; round++) {
+      const count = this.#batch.receive(fd);
+      const handedOver: HandedOver[] = [];
+      for (let slot = 0; slot < count; slot++) {
+        const length = this.#batch.take(slot);
+        const packet = this.#batch.packet(slot, length);
+        const response = this.#responder.respond(this.#batch.sourceAddress(slot), packet);
+        if (response === HAND_OVER) {
+          handedOver.push({ from: this.#batch.source(slot), packet: packet.slice() });
+        } else if (response !== null) {
+          this.#batch.reply(slot, response, (packet[0] ?? 0) << 8 | (packet[1] ?? 0));
+        }
+      }
+      this.#batch.flush(fd);
+      if (handedOver.length > 0) this.#handOver(fd, handedOver);
+      if (count < BATCH_PACKETS) return;
+    }
+  }
+
+  #handOver(fd: number, packets: readonly HandedOver[]): void {
+    const room = Math.max(0, MAX_UNTAKEN_PACKETS - this.#shared.untakenPackets);
+    const queries = packets.slice(0, room);
+    for (let i = queries.length; i < packets.length; i++) this.#responder.journal.drop();
+    if (queries.length === 0) return;
+    this.#shared.addUntakenPackets(queries.length);
+    this.#post({ kind: "queries", fd, queries });
+  }
+
+  /** Until when to sleep: a report that is held back must not wait for the next packet. */
+  #timeoutMs(): number {
+    if (this.#responder.journal.isEmpty) return IDLE_MS;
+    const waitedMs = performance.now() - this.#reportedAtMs;
+    return Math.min(REPLY_LIFE_MS, Math.max(1, Math.ceil(REPLY_LIFE_MS - waitedMs)));
+  }
+
+  /** Reports at once after a quiet moment, and every {@linkcode REPLY_LIFE_MS} in busy ones. */
+  #report(): void {
+    const now = performance.now();
+    if (
+      this.#responder.journal.isEmpty || now - this.#reportedAtMs < REPLY_LIFE_MS ||
+      this.#shared.unreadReports >= MAX_UNREAD_REPORTS
+    ) return;
+    this.#reportedAtMs = now;
+    this.#shared.addUnreadReports(1);
+    this.#post({ kind: "activity", activity: this.#responder.report() });
+  }
+
+  #post(message: FromWorker): void {
+    self.postMessage(message);
+  }
+}
+
+const inbox: ToWorker[] = [];
+let arrived = Promise.withResolvers<void>();
+
+async function run(thread: Thread): Promise<void> {
+  for (let unread = 0;;) {
+    unread += thread.serve();
+    // Each message was posted before the wake-up for it, so it will arrive without further delay.
+    while (unread > 0) {
+      const message = inbox.shift();
+      if (message === undefined) {
+        await arrived.promise;
+        arrived = Promise.withResolvers();
+      } else {
+        unread--;
+        if (!thread.read(message)) return self.close();
+      }
+    }
+  }
+}
+
+self.onmessage = (first: MessageEvent<Start>): void => {
+  self.onmessage = ({ data }: MessageEvent<ToWorker>): void => {
+    inbox.push(data);
+    arrived.resolve();
+  };
+  const thread = new Thread(first.data);
+  void run(thread);
+};
