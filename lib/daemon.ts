@@ -2,6 +2,7 @@
  * The daemon: its subsystems, made from the flags and wired to each other, and the order in which
  * they start.
  */
+import { agentSocketInFolder } from "./agent_socket.ts";
 import { agentApp } from "./api/agent.ts";
 import { hostApp } from "./api/host.ts";
 import { admitOperator, operatorSocketAccess } from "./api/operators.ts";
@@ -245,6 +246,7 @@ class Daemon {
             path,
             target,
             mode: 0o666, // agents run as any user; who they are is for the API to find out
+            alsoAt: agentSocketInFolder(path),
             fetch: agentApp().fetch,
             admit: () => {},
           });

@@ -18,6 +18,11 @@ export interface SocketAccess {
   readonly mode: number;
   /** Group of the file; absent: the daemon's own. */
   readonly gid?: number | undefined;
+  /**
+   * A second name of the same socket, in a folder of its own that containers mount; absolute, on the
+   * same file system.
+   */
+  readonly alsoAt?: string | undefined;
 }
 
 /** A socket file that is in its place. */
@@ -56,11 +61,19 @@ export async function placeSocket(
     if (access.gid !== undefined) Deno.chownSync(fresh, null, access.gid);
     const { dev, ino } = Deno.lstatSync(fresh);
     await removeStale(path);
+    const names = [path];
+    if (access.alsoAt !== undefined) {
+      makeFolder(dirname(access.alsoAt));
+      // No probe: whoever holds the lock on `path` is the only one to put a socket there.
+      if (lstatIfThere(access.alsoAt) !== null) Deno.removeSync(access.alsoAt);
+      Deno.linkSync(fresh, access.alsoAt);
+      names.push(access.alsoAt);
+    }
     Deno.linkSync(fresh, path);
     const held = lock;
     return {
       remove: () => {
-        removeIfSame(path, dev, ino);
+        for (const name of names) removeIfSame(name, dev, ino);
         held.close();
       },
     };
@@ -74,6 +87,17 @@ export async function placeSocket(
     );
   } finally {
     if (workshop !== null) Deno.removeSync(workshop, { recursive: true });
+  }
+}
+
+/** Makes the folder, which must not be a link: what is put into it would go somewhere else. */
+function makeFolder(folder: string): void {
+  const found = lstatIfThere(folder);
+  if (found === null) Deno.mkdirSync(folder, { mode: 0o755 });
+  else if (!found.isDirectory) {
+    throw new OutcallError(500, "socket.bind", `${folder} exists and is not a directory`, {
+      hint: "Remove it.",
+    });
   }
 }
 

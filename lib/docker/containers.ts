@@ -3,6 +3,7 @@
  * host to an agent is decided here and not by the request; containers without our label are not
  * ours to look at, stop or remove.
  */
+import { agentSocketFolder, agentSocketInFolder } from "../agent_socket.ts";
 import type {
   ContainerCreateRequest,
   ContainerDetail,
@@ -14,7 +15,7 @@ import { logger } from "../log.ts";
 import type { Engine, EngineContainerDetail } from "./engine.ts";
 import { parse as parseImage } from "./image.ts";
 import { OWNER, OWNER_LABEL, PREFIX } from "./managed.ts";
-import { AGENT_SOCKET_DESTINATION, AGENT_SOCKET_FOLDER, SHIM_DESTINATION } from "./mounts.ts";
+import { AGENT_SOCKET_FOLDER, SHIM_DESTINATION } from "./mounts.ts";
 import { agentName, containerName } from "./names.ts";
 import type { ManagedNetwork, NetworkManager } from "./networks.ts";
 import {
@@ -26,13 +27,7 @@ import {
   isoSeconds,
   NETWORK_LABEL,
 } from "./request.ts";
-import {
-  checkSources,
-  isAloneInFolder,
-  ProtectedPaths,
-  requireAgentSocket,
-  requireShim,
-} from "./sources.ts";
+import { checkSources, ProtectedPaths, requireAgentSocket, requireShim } from "./sources.ts";
 
 /** What a {@linkcode ContainerManager} works with. */
 export interface ContainerManagerOptions {
@@ -265,15 +260,10 @@ export class ContainerManager implements ContainerService {
   #helpers(): HelperMount[] {
     const { agentSocketPath, shimPath } = this.#options;
     requireAgentSocket(agentSocketPath);
+    requireAgentSocket(agentSocketInFolder(agentSocketPath));
     requireShim(shimPath);
-    const wholeFolder = isAloneInFolder(agentSocketPath, this.#protected);
     return [
-      wholeFolder
-        ? {
-          source: agentSocketPath.slice(0, agentSocketPath.lastIndexOf("/")),
-          destination: AGENT_SOCKET_FOLDER,
-        }
-        : { source: agentSocketPath, destination: AGENT_SOCKET_DESTINATION },
+      { source: agentSocketFolder(agentSocketPath), destination: AGENT_SOCKET_FOLDER },
       { source: shimPath, destination: SHIM_DESTINATION },
     ];
   }

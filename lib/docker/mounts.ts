@@ -19,8 +19,6 @@ export interface Mount {
 
 /** Where the agent socket appears in a container, in a folder of its own (decision D20). */
 export const AGENT_SOCKET_FOLDER = "/run/outcall";
-/** The agent socket in a container. */
-export const AGENT_SOCKET_DESTINATION = `${AGENT_SOCKET_FOLDER}/agent.sock`;
 /** The shim in a container (decision D20). */
 export const SHIM_DESTINATION = "/usr/local/bin/outcall-agent";
 

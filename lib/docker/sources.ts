@@ -157,19 +157,3 @@ export function requireShim(path: string): void {
     throw helper("helper.invalid", `shim binary at "${path}" is not an executable file`);
   }
 }
-
-/**
- * Whether the agent socket's folder may be mounted whole, so that a socket made anew after a
- * restart of the daemon is seen inside (decision D20): only if nothing else is in it.
- */
-export function isAloneInFolder(socketPath: string, paths: ProtectedPaths): boolean {
-  const folder = clean(`${socketPath}/..`);
-  try {
-    const entries = [...Deno.readDirSync(folder)];
-    if (entries.length !== 1) return false;
-    paths.check(folder);
-    return true;
-  } catch {
-    return false; // the single file is the narrower mount
-  }
-}

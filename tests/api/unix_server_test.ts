@@ -44,6 +44,41 @@ Deno.test("missing directories are made, and the socket has exactly the mode ask
     await rejects(Deno.lstat(path), Deno.errors.NotFound);
   }));
 
+Deno.test("a second name in a folder of its own is made anew by each server (D20)", () =>
+  withDirectory(async (directory) => {
+    const path = `${directory}/agent.sock`;
+    const alsoAt = `${path}.d/agent.sock`;
+    const namesInFolder = (): string[] =>
+      [...Deno.readDirSync(`${path}.d`)].map((entry) => entry.name);
+    const first = await serveUnix({ ...options(path), alsoAt });
+    equal((await send(alsoAt, "GET", "/")).text, "hello");
+    deepEqual(namesInFolder(), ["agent.sock"]); // nothing else of the host is to be seen inside
+    await first.close();
+    deepEqual(namesInFolder(), []);
+    // What a killed daemon leaves.
+    await leaveStale(path);
+    await leaveStale(alsoAt);
+    const second = await serveUnix({ ...options(path, "second"), alsoAt });
+    try {
+      equal((await send(alsoAt, "GET", "/")).text, "second");
+      equal((await send(path, "GET", "/")).text, "second");
+    } finally {
+      await second.close();
+    }
+  }));
+
+Deno.test("a link in place of the second name's folder is not followed (ADV-HOST-02)", () =>
+  withDirectory(async (directory) => {
+    const path = `${directory}/agent.sock`;
+    Deno.mkdirSync(`${directory}/elsewhere`);
+    Deno.symlinkSync(`${directory}/elsewhere`, `${path}.d`);
+    await rejects(
+      serveUnix({ ...options(path), alsoAt: `${path}.d/agent.sock` }),
+      refusedWith("socket.bind"),
+    );
+    deepEqual([...Deno.readDirSync(`${directory}/elsewhere`)], []);
+  }));
+
 Deno.test("a stale socket is replaced (S001-FR-022)", () =>
   withDirectory(async (directory) => {
     const path = `${directory}/host.sock`;
