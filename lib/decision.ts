@@ -40,6 +40,10 @@ export interface Attempt {
   /** Without the query. */
   readonly path?: string;
   readonly recordType?: string;
+  /** Of a container that was to be created. */
+  readonly image?: string;
+  /** Program that an agent asked to run; never its arguments. */
+  readonly tool?: string;
 }
 
 /** One decision, as recorded. */
@@ -69,6 +73,18 @@ const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz";
 let lastMs = 0;
 let sequence = 0;
 
+// Fetched many at a time: each call for randomness costs more than the rest of an id.
+const randoms = new Uint32Array(256);
+let randomsLeft = 0;
+
+function randomNumber(): number {
+  if (randomsLeft === 0) {
+    crypto.getRandomValues(randoms);
+    randomsLeft = randoms.length;
+  }
+  return randoms[--randomsLeft] ?? 0;
+}
+
 function base32(value: number, digits: number): string {
   let text = "";
   for (let i = 0; i < digits; i++) {
@@ -91,8 +107,7 @@ export function decisionId(nowMs: number = Date.now()): string {
   } else {
     sequence++;
   }
-  const random = crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
-  return base32(lastMs, 9) + base32(sequence, 4) + base32(random, 4);
+  return base32(lastMs, 9) + base32(sequence, 4) + base32(randomNumber(), 4);
 }
 
 /** What a layer hands in; id and time are added here. */

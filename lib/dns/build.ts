@@ -71,6 +71,12 @@ class Writer {
     this.#view.setUint32(this.#grow(4), value);
   }
 
+  /** Text whose characters are all ASCII. */
+  ascii(text: string): void {
+    const at = this.#grow(text.length);
+    for (let i = 0; i < text.length; i++) this.buffer[at + i] = text.charCodeAt(i) & 0x7f;
+  }
+
   bytes(bytes: Uint8Array): void {
     this.buffer.set(bytes, this.#grow(bytes.length));
   }
@@ -127,7 +133,7 @@ class Writer {
     this.u16(EDNS_OPTION_EDE);
     this.u16(2 + ede.text.length);
     this.u16(ede.code);
-    this.bytes(ASCII.encode(ede.text));
+    this.ascii(ede.text);
   }
 
   header(id: number, flags: number, counts: readonly [number, number, number, number]): void {
@@ -140,8 +146,6 @@ class Writer {
     return this.buffer.slice(0, this.length);
   }
 }
-
-const ASCII = new TextEncoder();
 
 // One buffer for all messages: building is synchronous and ends with a copy of the exact size.
 const scratch = new Uint8Array(MAX_MESSAGE_BYTES);

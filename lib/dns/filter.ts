@@ -116,6 +116,8 @@ interface Outcome {
   readonly source: QuerySource;
   /** Null: it was no well-formed query. */
   readonly query: Query | null;
+  /** Absent: not read, or none. */
+  readonly hostname?: Hostname;
   readonly verdict: Decision["verdict"];
   readonly reason: Reason;
   /** Absent or null: no policy was asked. */
@@ -124,8 +126,10 @@ interface Outcome {
   readonly upstreamMs?: number | null;
 }
 
-/** An SOA that lets resolvers remember the absence of `name` (RFC 2308 §3). */
-function ownSoa(name: WireName): ResourceRecord {
+/** The data of our SOA. */
+const SOA_DATA = soaData();
+
+function soaData(): Uint8Array {
   const data = new Uint8Array(2 * SOA_SERVER.length + 20);
   for (let i = 0; i < SOA_SERVER.length; i++) {
     data[i] = SOA_SERVER.charCodeAt(i);
@@ -134,7 +138,12 @@ function ownSoa(name: WireName): ResourceRecord {
   const timers = new DataView(data.buffer, 2 * SOA_SERVER.length);
   // Serial, refresh, retry, expire, minimum: only the last one means anything without transfers.
   [1, 3600, 600, 86_400, BLOCK_TTL_SECS].forEach((value, i) => timers.setUint32(4 * i, value));
-  return { name, type: RecordType.SOA, ttlSecs: BLOCK_TTL_SECS, data };
+  return data;
+}
+
+/** An SOA that lets resolvers remember the absence of `name` (RFC 2308 §3). */
+function ownSoa(name: WireName): ResourceRecord {
+  return { name, type: RecordType.SOA, ttlSecs: BLOCK_TTL_SECS, data: SOA_DATA };
 }
 
 function aged(records: readonly ResourceRecord[], ageSecs: number): readonly ResourceRecord[] {
@@ -377,7 +386,7 @@ export class DnsFilter implements PacketHandler {
   #record(outcome: Outcome): string {
     const { agent, source, query, verdict, reason, judgement, upstreamMs } = outcome;
     const attempt = query === null ? {} : {
-      host: nameText(query.question.name),
+      host: outcome.hostname?.name ?? nameText(query.question.name),
       recordType: typeName(query.question.type),
     };
     const rule = judgement?.verdict.rule ?? null;

@@ -10,7 +10,16 @@ import type { Activity } from "./protocol.ts";
 const MAX_DECISIONS = 4096;
 
 /** For this long an identical packet gets the identical reply: less than a TTL can tell apart. */
-export const REPLY_LIFE_MS = 100;
+const REPLY_LIFE_MS = 500;
+
+/** Time between reports: nobody who looks a decision up by its id is quicker. */
+const REPORT_EVERY_MS = 100;
+
+/**
+ * In busy moments, with more than {@linkcode BUSY_DECISIONS} different ones, a report waits for as
+ * long as replies live: repetitions then cost the main isolate nothing.
+ */
+const BUSY_DECISIONS = 256;
 
 interface KnownReply {
   readonly address: number;
@@ -44,6 +53,9 @@ function isSame(known: KnownReply, address: number, packet: Uint8Array): boolean
  * reply; the decision counts them.
  */
 export class Journal implements DecisionRecorder {
+  #nowMs = 0;
+  #nowText = "";
+  #reportedAtMs = Number.NEGATIVE_INFINITY;
   #decisions: Decision[] = [];
   #counts: number[] = [];
   #hits = new Set<string>();
@@ -52,15 +64,26 @@ export class Journal implements DecisionRecorder {
 
   record(decision: NewDecision): { readonly id: string } {
     const now = Date.now();
-    const named = { id: decisionId(now), time: new Date(now).toISOString(), ...decision };
+    if (now !== this.#nowMs) {
+      this.#nowMs = now;
+      this.#nowText = new Date(now).toISOString();
+    }
+    const named = { id: decisionId(now), time: this.#nowText, ...decision };
     this.#decisions.push(named);
     this.#counts.push(1);
     return named;
   }
 
-  /** Whether nothing happened since the last report. */
-  get isEmpty(): boolean {
-    return this.#decisions.length === 0 && this.#dropped === 0;
+  /**
+   * Milliseconds until the next report is due, 0 when it is; null when there is nothing to report.
+   * After a quiet moment it is due at once.
+   */
+  dueInMs(nowMs: number): number | null {
+    const { length } = this.#decisions;
+    if (length === 0 && this.#dropped === 0) return null;
+    const isBusy = length > BUSY_DECISIONS && length < MAX_DECISIONS / 2;
+    const everyMs = isBusy ? REPLY_LIFE_MS : REPORT_EVERY_MS;
+    return Math.max(0, Math.ceil(this.#reportedAtMs + everyMs - nowMs));
   }
 
   /** No further decision fits into the report. */
@@ -115,7 +138,8 @@ export class Journal implements DecisionRecorder {
   }
 
   /** Everything since the last report; begins anew. */
-  take(): Activity {
+  take(nowMs: number): Activity {
+    this.#reportedAtMs = nowMs;
     const decisions = this.#decisions.map((decision, i) => {
       const count = this.#counts[i] ?? 1;
       return count === 1 ? decision : { ...decision, count };

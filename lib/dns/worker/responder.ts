@@ -170,6 +170,6 @@ export class Responder {
   /** What happened since the last report. */
   report(): ReturnType<Journal["take"]> {
     this.#excess.clear();
-    return this.journal.take();
+    return this.journal.take(this.#nowMs);
   }
 }

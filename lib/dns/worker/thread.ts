@@ -6,7 +6,6 @@
 import { UdpBatch } from "../../linux/udp.ts";
 import { PollSet, WakeCounter } from "../../linux/wake.ts";
 import { UDP_PAYLOAD_BYTES } from "../codes.ts";
-import { REPLY_LIFE_MS } from "./journal.ts";
 import {
   type FromWorker,
   type HandedOver,
@@ -40,7 +39,6 @@ class Thread {
   readonly #batch = new UdpBatch(BATCH_PACKETS, MAX_QUERY_BYTES, UDP_PAYLOAD_BYTES);
   readonly #sockets = new Set<number>();
   #polled: PollSet;
-  #reportedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(start: Start) {
     this.#shared = new Shared(start.shared);
@@ -58,8 +56,7 @@ class Thread {
         if (i > 0 && this.#polled.isReady(i)) this.#answer(fd);
       }
       this.#report();
-      const messages = this.#wake.take();
-      if (messages > 0) return messages;
+      if (this.#polled.isReady(0)) return this.#wake.take();
     }
   }
 
@@ -119,19 +116,14 @@ class Thread {
 
   /** Until when to sleep: a report that is held back must not wait for the next packet. */
   #timeoutMs(): number {
-    if (this.#responder.journal.isEmpty) return IDLE_MS;
-    const waitedMs = performance.now() - this.#reportedAtMs;
-    return Math.min(REPLY_LIFE_MS, Math.max(1, Math.ceil(REPLY_LIFE_MS - waitedMs)));
+    const dueInMs = this.#responder.journal.dueInMs(performance.now());
+    // One that is overdue waits for the main isolate to read the others.
+    return dueInMs === null ? IDLE_MS : Math.max(1, dueInMs);
   }
 
-  /** Reports at once after a quiet moment, and every {@linkcode REPLY_LIFE_MS} in busy ones. */
   #report(): void {
-    const now = performance.now();
-    if (
-      this.#responder.journal.isEmpty || now - this.#reportedAtMs < REPLY_LIFE_MS ||
-      this.#shared.unreadReports >= MAX_UNREAD_REPORTS
-    ) return;
-    this.#reportedAtMs = now;
+    if (this.#responder.journal.dueInMs(performance.now()) !== 0) return;
+    if (this.#shared.unreadReports >= MAX_UNREAD_REPORTS) return;
     this.#shared.addUnreadReports(1);
     this.#post({ kind: "activity", activity: this.#responder.report() });
   }
