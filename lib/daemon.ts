@@ -69,6 +69,7 @@ class Daemon {
     this.#block = block;
     this.#decisions.addSink(logDecision);
     this.#policy = new ActivePolicy(config.rulesDir, config.proxy !== null);
+    this.#decisions.addSink(this.#policy.count);
     const proxyPort = config.proxy?.port ?? null;
     this.#bridges = new Bridges({
       name: config.bridge,

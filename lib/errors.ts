@@ -23,6 +23,8 @@ export interface OutcallErrorOptions extends ErrorOptions {
   readonly hint?: string;
   /** Positions in files, when the failure is about a file. */
   readonly details?: readonly Detail[];
+  /** The same positions for people: several lines, each place with its line of the file. */
+  readonly report?: string;
 }
 
 /** A failure with a stable code, a true HTTP status and, where one is known, a remedy. */
@@ -30,6 +32,7 @@ export class OutcallError extends Error {
   override readonly name = "OutcallError";
   readonly hint: string | undefined;
   readonly details: readonly Detail[] | undefined;
+  readonly report: string | undefined;
 
   /**
    * @param status HTTP status the API answers with.
@@ -45,6 +48,7 @@ export class OutcallError extends Error {
     super(message, options);
     this.hint = options.hint;
     this.details = options.details;
+    this.report = options.report;
   }
 }
 

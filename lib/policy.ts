@@ -4,16 +4,29 @@
  * A reload validates the whole set before one pointer is swapped; whoever judged with the old
  * snapshot finishes on it. Listeners then re-judge what is alive (DNS cache, tunnels).
  */
-import type { PolicyService, ReloadResult, RuleSummary } from "./api/services.ts";
+import type {
+  PolicyDiffResult,
+  PolicyService,
+  ReloadResult,
+  RuleDetail,
+  RuleSummary,
+} from "./api/services.ts";
+import type { Decision } from "./decision.ts";
 import { messageOf, OutcallError } from "./errors.ts";
 import { logger } from "./log.ts";
 import { Mutex } from "./mutex.ts";
-import { compilePolicy } from "./rules/compile.ts";
+import { answer, type Answer } from "./rules/answer.ts";
+import { compilePolicy, type CompileResult } from "./rules/compile.ts";
+import { type RuleCounter, RuleCounters } from "./rules/counters.ts";
 import { decide } from "./rules/decide.ts";
-import type { Diagnostic } from "./rules/diagnostic.ts";
-import type { Policy } from "./rules/policy.ts";
-import { readRulesDir } from "./rules/read.ts";
-import type { Facts, Layer, Verdict } from "./rules/types.ts";
+import { type Diagnostic, formatDiagnostic } from "./rules/diagnostic.ts";
+import { diffPolicies, diffRules, diffTests } from "./rules/diff.ts";
+import { explain, type Explanation } from "./rules/explain.ts";
+import { buildPolicy, type CompiledRule, emptyPolicy, type Policy } from "./rules/policy.ts";
+import type { PolicyTest } from "./rules/policytests.ts";
+import { readRulesDir, type RuleFile, type RulesDirectory } from "./rules/read.ts";
+import type { RequestSpec } from "./rules/request.ts";
+import type { Facts, Layer, RuleFailure, Verdict } from "./rules/types.ts";
 
 const log = logger("rule_engine");
 
@@ -23,11 +36,23 @@ export interface Judgement {
   readonly generation: number;
 }
 
+/** What the policy in force says to a whole request, or what is wrong with the request. */
+export type Asked =
+  | { readonly ok: true; readonly answer: Answer; readonly generation: number }
+  | { readonly ok: false; readonly message: string };
+
 /** Judges an attempt at a layer by the policy in force at this moment. */
 export type Judge = (layer: Layer, facts: Facts) => Judgement;
 
 function warningText(warning: Diagnostic): string {
   return `${warning.file}:${warning.line}: ${warning.message}`;
+}
+
+type Compiled = Extract<CompileResult, { ok: true }>;
+
+function summaryOf(rule: CompiledRule): RuleSummary {
+  const { id, file, line, action, priority, condition, description } = rule;
+  return { id, file, line, action, priority, condition, description };
 }
 
 /** Re-judges what is alive; settles when nothing is judged by the old snapshot any more. */
@@ -37,19 +62,28 @@ export type SwapListener = (policy: Policy) => void | Promise<void>;
 export class ActivePolicy implements PolicyService {
   readonly #dir: string;
   readonly #proxyEnabled: boolean;
+  readonly #isWithdrawn: (path: string) => boolean;
   readonly #listeners: SwapListener[] = [];
   readonly #mutex = new Mutex();
-  #policy: Policy | null = null;
-  #generation = 0;
+  readonly #counters = new RuleCounters();
+  #policy: Policy = emptyPolicy(0);
+  #tests: readonly PolicyTest[] = [];
 
   /**
    * @param dir The rules directory; a missing one is an empty set.
    * @param proxyEnabled False refuses rules that ask for the proxy: without it they would be
    * allowed on paper and dead in practice (`--no-proxy`).
+   * @param isWithdrawn Files of the directory that are not to be loaded: rules that were granted for
+   * a time must end with it, even where their file cannot be removed.
    */
-  constructor(dir: string, proxyEnabled: boolean) {
+  constructor(
+    dir: string,
+    proxyEnabled: boolean,
+    isWithdrawn: (path: string) => boolean = () => false,
+  ) {
     this.#dir = dir;
     this.#proxyEnabled = proxyEnabled;
+    this.#isWithdrawn = isWithdrawn;
   }
 
   /** Calls `listener` after each swap; {@linkcode reload} waits for it. */
@@ -58,28 +92,71 @@ export class ActivePolicy implements PolicyService {
   }
 
   list(): readonly RuleSummary[] {
-    return (this.#policy?.rules ?? []).map((rule) => ({
-      id: rule.id,
-      file: rule.file,
-      line: rule.line,
-      action: rule.action,
-      priority: rule.priority,
-      condition: rule.condition,
-      description: rule.description,
-    }));
+    return this.#policy.rules.map(summaryOf);
+  }
+
+  find(id: string): RuleDetail | undefined {
+    const rule = this.#policy.byId.get(id);
+    return rule && {
+      ...summaryOf(rule),
+      ...this.#counters.of(rule),
+      log: rule.log,
+      egress: rule.egress && {
+        mode: rule.egress.mode,
+        ports: rule.egress.ports ?? null,
+        allow_private_ips: rule.egress.allowPrivateIps,
+        tls: rule.egress.tls,
+      },
+    };
+  }
+
+  counters(): readonly RuleCounter[] {
+    return this.#counters.list(this.#policy);
+  }
+
+  explain(request: RequestSpec): Explanation {
+    return explain(this.#policy, request);
   }
 
   evaluate(layer: Layer, facts: Facts): Verdict {
-    return this.judge(layer, facts).verdict;
+    return decide(this.#policy, layer, facts);
+  }
+
+  /** What the layers say to a whole request (decision D31); recorded by the caller. */
+  ask(request: RequestSpec): Asked {
+    const policy = this.#policy;
+    const asked = answer(policy, request);
+    return asked.ok ? { ...asked, generation: policy.generation } : asked;
+  }
+
+  /**
+   * Takes the rules of one file out of the policy in force. Unlike a reload this cannot fail, whatever
+   * the directory holds by now.
+   */
+  withdraw(path: string): Promise<void> {
+    return this.#mutex.run(async () => {
+      const before = this.#policy;
+      const rules = before.data.rules.filter(({ file }) => file !== path);
+      if (rules.length === before.data.rules.length) return;
+      await this.#swap(buildPolicy({ generation: before.generation + 1, rules }));
+    });
   }
 
   /** A bound function, so that it can be handed to the enforcement points as it is. */
   readonly judge: Judge = (layer, facts) => {
     const policy = this.#policy;
-    const verdict: Verdict = policy === null
-      ? { allowed: false, reason: "default", rule: null, egress: null }
-      : decide(policy, layer, facts);
-    return { verdict, generation: policy?.generation ?? 0 };
+    const verdict = decide(policy, layer, facts);
+    if (verdict.failures !== undefined) this.#countFailures(verdict.failures);
+    return { verdict, generation: policy.generation };
+  };
+
+  /** Counts what an enforcement point decided; to be a sink of the decision log. */
+  readonly count = ({ rule, reason, verdict, time }: Decision): void => {
+    // A rule that is named for its port did not match.
+    if (rule === null || reason === "port") return;
+    // Other reasons refuse what the rule would have let pass.
+    const blocked = verdict === "block" && (reason === "rule" || reason === "rule_error");
+    this.#counters.countMatch(rule, blocked, Date.parse(time));
   };
 
   /**
@@ -90,35 +167,65 @@ export class ActivePolicy implements PolicyService {
     return this.#mutex.run(() => this.#load());
   }
 
-  async #load(): Promise<ReloadResult> {
-    const { files, problems } = readRulesDir(this.#dir);
-    const compiled = compilePolicy(files, { generation: this.#generation + 1 });
+  diff(files: readonly RuleFile[], recorded: Iterable<Decision>): PolicyDiffResult {
+    const { policy, policyTests } = this.#compile({ files, problems: [] });
+    const current = this.#policy;
+    return {
+      rules: diffRules(current, policy),
+      decisions: diffPolicies(current, policy, recorded),
+      tests: diffTests(current, policy, [...this.#tests, ...policyTests]),
+    };
+  }
+
+  #compile({ files, problems }: Readonly<RulesDirectory>): Compiled {
+    const compiled = compilePolicy(files, { generation: this.#policy.generation + 1 });
     const errors = [...problems, ...(compiled.ok ? [] : compiled.errors)];
     if (compiled.ok && !this.#proxyEnabled) errors.push(...proxyRules(compiled.policy));
     const [first] = errors;
-    if (first !== undefined || !compiled.ok) {
-      throw new OutcallError(
-        422,
-        "rules.invalid",
-        first === undefined ? "the rules are invalid" : warningText(first),
-        {
-          hint: "nothing was changed; correct the rules and reload",
-          details: errors,
-        },
-      );
-    }
-    this.#generation = compiled.policy.generation;
-    this.#policy = compiled.policy;
-    await Promise.all(this.#listeners.map((listener) => this.#tell(listener, compiled.policy)));
-    for (const warning of compiled.warnings) {
+    if (first === undefined && compiled.ok) return compiled;
+    throw new OutcallError(
+      422,
+      "rules.invalid",
+      first === undefined ? "the rules are invalid" : warningText(first),
+      {
+        hint: "nothing was changed; correct the rules and reload",
+        details: errors,
+        report: errors.map(formatDiagnostic).join("\n"),
+      },
+    );
+  }
+
+  async #load(): Promise<ReloadResult> {
+    const found = readRulesDir(this.#dir);
+    const directory = {
+      files: found.files.filter(({ path }) => !this.#isWithdrawn(path)),
+      problems: found.problems,
+    };
+    const { policy, policyTests, warnings } = this.#compile(directory);
+    this.#tests = policyTests;
+    await this.#swap(policy);
+    for (const warning of warnings) {
       log.warn("{warning}", { warning: warningText(warning) });
     }
     return {
-      files_loaded: files.length,
-      rules_loaded: compiled.policy.rules.length,
-      generation: this.#generation,
-      warnings: compiled.warnings.map(warningText),
+      files_loaded: directory.files.length,
+      rules_loaded: policy.rules.length,
+      generation: policy.generation,
+      warnings: warnings.map(warningText),
     };
+  }
+
+  async #swap(policy: Policy): Promise<void> {
+    this.#counters.keepUnchanged(this.#policy, policy);
+    this.#policy = policy;
+    await Promise.all(this.#listeners.map((listener) => this.#tell(listener, policy)));
+  }
+
+  #countFailures(failures: readonly RuleFailure[]): void {
+    for (const { id, file, line, message } of this.#counters.countFailures(failures, Date.now())) {
+      const place = `${file}:${line}`;
+      log.warn("{place}: rule {id} cannot be evaluated: {message}", { place, id, message });
+    }
   }
 
   /** One listener that throws must not keep the others from cutting what the new rules forbid. */

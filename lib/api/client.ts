@@ -6,7 +6,7 @@ import type { z } from "zod";
 import { type FailureStatus, OutcallError } from "../errors.ts";
 import { NDJSON } from "./ndjson.ts";
 import * as replies from "./replies.ts";
-import type { DnsTestResult } from "./replies.ts";
+import type { DiffResult, DnsTestResult, ExplainResult, ExpressionReply } from "./replies.ts";
 import { STOP_TIMEOUT_DEFAULT_SECS } from "./schemas.ts";
 import type {
   BridgeStatus,
@@ -21,8 +21,12 @@ import type {
   NetworkStatus,
   ProxyStatus,
   ReloadResult,
+  RuleDetail,
   RuleSummary,
 } from "./services.ts";
+import type { RuleCounter } from "../rules/counters.ts";
+import type { RuleFile } from "../rules/read.ts";
+import type { RequestSpec } from "../rules/request.ts";
 
 /** How long the daemon may be silent. */
 const REQUEST_TIMEOUT_MS = 30_000;
@@ -95,6 +99,31 @@ export class HostClient {
   /** The rules in force, in evaluation order. */
   async rules(): Promise<readonly RuleSummary[]> {
     return (await this.#get(replies.ruleList, "/api/v1/rules")).rules;
+  }
+
+  /** One rule in full. */
+  rule(id: string): Promise<RuleDetail> {
+    return this.#get(replies.ruleDetail, `/api/v1/rule/${encodeURIComponent(id)}`);
+  }
+
+  /** What each rule did since it was loaded, in evaluation order. */
+  async ruleCounters(): Promise<readonly RuleCounter[]> {
+    return (await this.#get(replies.ruleCounters, "/api/v1/rules/counters")).rules;
+  }
+
+  /** Evaluates a condition on `context`: JSON as `POST /api/v1/rule/evaluate` takes it. */
+  testExpression(expression: string, context: unknown): Promise<ExpressionReply> {
+    return this.#post(replies.expressionReply, "/api/v1/rule/test", { expression, context });
+  }
+
+  /** What the rules in force say to a hypothetical request. */
+  explain(request: RequestSpec): Promise<ExplainResult> {
+    return this.#post(replies.explainResult, "/api/v1/rules/explain", request);
+  }
+
+  /** What would change with these rule files; `rules.invalid` when they cannot be loaded. */
+  diffRules(files: readonly RuleFile[]): Promise<DiffResult> {
+    return this.#post(replies.diffResult, "/api/v1/rules/diff", { files });
   }
 
   /** Loads the rules directory anew; `rules.invalid` when the old set stays. */
@@ -284,11 +313,12 @@ export class HostClient {
     }
     const failed = replies.failureReply.safeParse(json);
     if (failed.success) {
-      const { error, code, hint, details, status: named } = failed.data;
+      const { error, code, hint, details, report, status: named } = failed.data;
       const known = STATUSES.find((known) => known === (status ?? named)) ?? 500;
       throw new OutcallError(known, code, error, {
         ...(hint === undefined ? {} : { hint }),
         ...(details === undefined ? {} : { details }),
+        ...(report === undefined ? {} : { report }),
       });
     }
     if (!(json instanceof Object) || Reflect.get(json, "ok") !== true) {

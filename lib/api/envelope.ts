@@ -13,6 +13,8 @@ export interface Failure {
   readonly code: string;
   readonly details?: readonly Detail[];
   readonly hint?: string;
+  /** For people: every detail with its line of the file, several lines. */
+  readonly report?: string;
 }
 
 /** Puts `ok` in front of the fields of a reply. */
@@ -29,10 +31,11 @@ export function failure(error: OutcallError): Failure {
     code: error.code,
     ...(error.details === undefined ? {} : { details: error.details.map(positionOnly) }),
     ...(error.hint === undefined ? {} : { hint: error.hint }),
+    ...(error.report === undefined ? {} : { report: error.report }),
   };
 }
 
-/** A position as decision D1 fixes it; diagnostics carry more, which is for the command line. */
+/** A position as decision D1 fixes it; diagnostics carry more, which the report shows. */
 function positionOnly({ file, line, column, message }: Detail): Detail {
   return { file, line, column, message };
 }

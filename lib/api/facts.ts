@@ -3,6 +3,7 @@ import { z } from "zod";
 import { RecordType, typeName } from "../dns/codes.ts";
 import { Hostname, parseHost } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";
+import type { RequestSpec } from "../rules/request.ts";
 import type { Facts, Layer } from "../rules/types.ts";
 
 const hostname = z.string().transform((text, context) => {
@@ -85,13 +86,41 @@ const facts = z.strictObject({
   }).exactOptional(),
 }) satisfies z.ZodType<Facts>;
 
-const LAYERS = ["dns", "grant", "connect", "sni", "http", "dial", "agent", "container"] as const;
+/** Every layer. */
+export const LAYERS = [
+  "dns",
+  "grant",
+  "connect",
+  "sni",
+  "http",
+  "dial",
+  "agent",
+  "container",
+] as const;
 
 /** `POST /api/v1/rule/evaluate`; without `layer`, {@linkcode layerOf} picks it. */
 export const evaluateRequest = z.strictObject({
   context: facts,
   layer: z.enum(LAYERS).optional(),
 });
+
+/** `POST /api/v1/rule/test` */
+export const expressionRequest = z.strictObject({ expression: z.string(), context: facts });
+
+/** `POST /api/v1/rules/explain`: a request as policy tests write it; exactly one of its kinds. */
+export const explainRequest = z.strictObject({
+  url: z.string().exactOptional(),
+  method: z.string().exactOptional(),
+  headers: headers.exactOptional(),
+  dns: z.string().exactOptional(),
+  record_type: recordType.exactOptional(),
+  connect: z.string().exactOptional(),
+  tool: z.string().exactOptional(),
+  args: strings.exactOptional(),
+  cwd: z.string().exactOptional(),
+  agent: z.string().exactOptional(),
+  address: address.exactOptional(),
+}) satisfies z.ZodType<RequestSpec>;
 
 /** The layer that would judge an attempt of which this is known. */
 export function layerOf(facts: Facts): Layer {

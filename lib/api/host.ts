@@ -4,14 +4,14 @@
  */
 import { stream } from "hono/streaming";
 import { OutcallError } from "../errors.ts";
-import { logger } from "../log.ts";
-import type { Verdict } from "../rules/types.ts";
-import { failure, presentable, success } from "./envelope.ts";
 import { dnsFacts } from "../dns/policy.ts";
-import { dnsTestQuery, evaluateRequest, layerOf } from "./facts.ts";
+import { act, show } from "./endpoint.ts";
+import { failure, presentable, success } from "./envelope.ts";
+import { dnsTestQuery } from "./facts.ts";
 import { NDJSON } from "./ndjson.ts";
-import type { DnsTestResult, EvaluateResult } from "./replies.ts";
+import type { DnsTestResult } from "./replies.ts";
 import { type ApiApp, apiApp, type ApiContext, readBody, readQuery, type Route } from "./router.ts";
+import { evaluation, ruleRoutes } from "./rules.ts";
 import {
   containerCreate,
   containerName,
@@ -25,8 +25,6 @@ import {
   nothing,
 } from "./schemas.ts";
 import type { HostServices, PartHealth } from "./services.ts";
-
-const log = logger("host_api");
 
 /** A blank line this often keeps a silent stream from looking dead to the client. */
 const STREAM_HEARTBEAT_MS = 10_000;
@@ -44,35 +42,6 @@ export function hostApp(services: HostServices): ApiApp {
   ], "host_api");
 }
 
-/** Asks for what a service knows; the query must be empty. */
-function show(path: string, answer: () => object | Promise<object>): Route {
-  return {
-    method: "GET",
-    path,
-    handle: async (c) => {
-      readQuery(c, nothing);
-      return c.json(success(await answer()));
-    },
-  };
-}
-
-/** Changes something, and leaves a line in the log that says who did. */
-function act(path: string, change: (c: ApiContext) => Response | Promise<Response>): Route {
-  return {
-    method: "POST",
-    path,
-    handle: (c) => {
-      readQuery(c, nothing);
-      log.info("{path} by uid {uid}, pid {pid}", {
-        path,
-        uid: c.env.peer.uid,
-        pid: c.env.peer.pid,
-      });
-      return change(c);
-    },
-  };
-}
-
 function bridgeRoutes({ bridge }: HostServices): Route[] {
   return [
     show("/api/v1/bridge", () => bridge.status()),
@@ -84,45 +53,6 @@ function bridgeRoutes({ bridge }: HostServices): Route[] {
       await bridge.down();
       return c.json(success({}));
     }),
-  ];
-}
-
-function evaluation(verdict: Verdict): EvaluateResult {
-  return {
-    decision: verdict.allowed ? "allow" : "block",
-    reason: verdict.reason,
-    matched_rule: verdict.rule?.id ?? null,
-    file: verdict.rule?.file ?? null,
-    line: verdict.rule?.line ?? null,
-  };
-}
-
-function ruleRoutes({ policy }: HostServices): Route[] {
-  return [
-    show("/api/v1/rules", () => ({ rules: policy.list() })),
-    {
-      method: "GET",
-      path: "/api/v1/rule/:id",
-      handle: (c) => {
-        readQuery(c, nothing);
-        const id = c.req.param("id");
-        const rule = policy.list().find((rule) => rule.id === id);
-        if (rule === undefined) {
-          throw new OutcallError(404, "rules.not_found", `rule not found: "${id}"`);
-        }
-        return c.json(success(rule));
-      },
-    },
-    act("/api/v1/rules/reload", async (c) => c.json(success(await policy.reload()))),
-    {
-      method: "POST",
-      path: "/api/v1/rule/evaluate",
-      handle: async (c) => {
-        readQuery(c, nothing);
-        const { context, layer } = await readBody(c, evaluateRequest);
-        return c.json(success(evaluation(policy.evaluate(layer ?? layerOf(context), context))));
-      },
-    },
   ];
 }
 

@@ -3,6 +3,12 @@
  * an older client reads. Every reply also carries `ok` (lib/api/envelope.ts).
  */
 import { z } from "zod";
+import type { RuleCounter } from "../rules/counters.ts";
+import type { RuleChanges } from "../rules/diff.ts";
+import type { Clause, ExplainedRule } from "../rules/explain.ts";
+import type { ExpressionResult } from "../rules/expression.ts";
+import type { Layer, VerdictReason } from "../rules/types.ts";
+import { LAYERS } from "./facts.ts";
 import type {
   BridgeStatus,
   ContainerDetail,
@@ -14,6 +20,7 @@ import type {
   NetworkStatus,
   ProxyStatus,
   ReloadResult,
+  RuleDetail,
   RuleSummary,
 } from "./services.ts";
 
@@ -26,6 +33,7 @@ export const bridgeStatus = z.object({
   up: z.boolean(),
   index: z.int().nullable(),
   nftables: z.enum(["active", "inactive"]),
+  last_repair: z.object({ at: z.string(), wrong: strings }).optional(),
 }) satisfies z.ZodType<BridgeStatus>;
 
 /** Success of an action that has nothing to add. */
@@ -44,6 +52,33 @@ const ruleSummary = z.object({
 /** Rules in evaluation order. */
 export const ruleList = z.object({ rules: z.array(ruleSummary) });
 
+const ruleCounter = z.object({
+  id: z.string(),
+  file: z.string(),
+  line: z.int(),
+  action: z.enum(["allow", "block"]),
+  matches: count,
+  blocks: count,
+  errors: count,
+  last_matched: z.string().nullable(),
+}) satisfies z.ZodType<RuleCounter>;
+
+/** Counters of the rules in evaluation order. */
+export const ruleCounters = z.object({ rules: z.array(ruleCounter) });
+
+/** One rule in full. */
+export const ruleDetail = z.object({
+  ...ruleSummary.shape,
+  ...ruleCounter.shape,
+  log: z.boolean(),
+  egress: z.object({
+    mode: z.enum(["proxy", "direct_ip"]),
+    ports: z.array(z.int()).nullable(),
+    allow_private_ips: z.boolean(),
+    tls: z.enum(["sni", "any"]),
+  }).nullable(),
+}) satisfies z.ZodType<RuleDetail>;
+
 /** What a reload did. */
 export const reloadResult = z.object({
   files_loaded: count,
@@ -55,8 +90,7 @@ export const reloadResult = z.object({
 /** A dry run of the policy: decides, records nothing. */
 export interface EvaluateResult {
   readonly decision: "allow" | "block";
-  /** `rule`, `rule_error`, `port` or `default`. */
-  readonly reason: "rule" | "rule_error" | "port" | "default";
+  readonly reason: VerdictReason;
   /** Id of the rule that decided; null for the default policy. */
   readonly matched_rule: string | null;
   /** File and line of that rule. */
@@ -64,14 +98,159 @@ export interface EvaluateResult {
   readonly line: number | null;
 }
 
+const decision = z.enum(["allow", "block"]);
+const reason = z.enum(["rule", "rule_error", "port", "default"]);
+const layer = z.enum(LAYERS);
+
 /** A dry run. */
 export const evaluateResult = z.object({
-  decision: z.enum(["allow", "block"]),
-  reason: z.enum(["rule", "rule_error", "port", "default"]),
+  decision,
+  reason,
   matched_rule: z.string().nullable(),
   file: z.string().nullable(),
   line: z.int().nullable(),
 }) satisfies z.ZodType<EvaluateResult>;
+
+/** What a condition came to on given facts. */
+export interface ExpressionReply extends Pick<ExpressionResult, "result" | "error" | "outcome"> {
+  /** Facts that an unknown condition reads and that are not given. */
+  readonly missing: readonly string[];
+  /** The mistake in a wrong condition, several lines. */
+  readonly report: string | null;
+}
+
+/** What a condition came to. */
+export const expressionReply = z.object({
+  result: z.boolean(),
+  error: z.string().nullable(),
+  outcome: z.enum(["true", "false", "unknown", "error"]),
+  missing: strings,
+  report: z.string().nullable(),
+}) satisfies z.ZodType<ExpressionReply>;
+
+const clause = z.object({
+  text: z.string(),
+  truth: z.enum(["true", "false", "error", "pending", "never"]),
+  facts: z.record(z.string(), z.unknown()),
+}) satisfies z.ZodType<Clause>;
+
+const explainedRule = z.object({
+  id: z.string(),
+  file: z.string(),
+  line: z.int(),
+  action: decision,
+  condition: z.string(),
+  truth: clause.shape.truth,
+  clauses: z.array(clause),
+}) satisfies z.ZodType<ExplainedRule>;
+
+/** What one layer says to a hypothetical request. */
+export interface ExplainStep {
+  readonly layer: Layer;
+  readonly decision: "allow" | "block";
+  readonly reason: VerdictReason;
+  /** What the layer knows, as conditions name it. */
+  readonly facts: object;
+  /** The rule that decided. */
+  readonly rule: ExplainedRule | null;
+  /** Without a rule that decided: the allow rule that came nearest, and the clause in its way. */
+  readonly nearest: { readonly rule: ExplainedRule; readonly failed: Clause | null } | null;
+}
+
+/** What the layers say to a hypothetical request, up to the first that blocks. */
+export interface ExplainResult {
+  /** In words, such as `GET https://x.org/ by worker`. */
+  readonly request: string;
+  readonly decision: "allow" | "block";
+  readonly steps: readonly ExplainStep[];
+}
+
+/** The answer to `rules explain`. */
+export const explainResult = z.object({
+  request: z.string(),
+  decision,
+  steps: z.array(z.object({
+    layer,
+    decision,
+    reason,
+    facts: z.looseObject({}),
+    rule: explainedRule.nullable(),
+    nearest: z.object({ rule: explainedRule, failed: clause.nullable() }).nullable(),
+  })),
+}) satisfies z.ZodType<ExplainResult>;
+
+/** What a set of rules says to a policy test's request. */
+export interface TestOutcome {
+  readonly decision: "allow" | "block";
+  /** The layer that decided. */
+  readonly layer: Layer | null;
+  readonly matched_rule: string | null;
+}
+
+/** What a candidate set would change. */
+export interface DiffResult {
+  readonly rules: RuleChanges;
+  readonly decisions: {
+    /** Recorded decisions that could be judged again. */
+    readonly examined: number;
+    /** Most frequent first. */
+    readonly flips: readonly {
+      readonly layer: Layer;
+      /** Empty for an agent that Docker does not know. */
+      readonly agent: string;
+      readonly host: string | null;
+      readonly address: string | null;
+      readonly port: number | null;
+      readonly method: string | null;
+      readonly path: string | null;
+      readonly record_type: string | null;
+      /** How many of the recorded decisions are this one. */
+      readonly count: number;
+      readonly before: EvaluateResult;
+      readonly after: EvaluateResult;
+    }[];
+  };
+  readonly tests: {
+    /** Different requests among the policy tests of both sets. */
+    readonly examined: number;
+    readonly flips: readonly {
+      readonly name: string;
+      readonly before: TestOutcome;
+      readonly after: TestOutcome;
+    }[];
+  };
+}
+
+const testOutcome = z.object({
+  decision,
+  layer: layer.nullable(),
+  matched_rule: z.string().nullable(),
+}) satisfies z.ZodType<TestOutcome>;
+
+/** What a candidate set would change. */
+export const diffResult = z.object({
+  rules: z.object({ added: strings, removed: strings, changed: strings }),
+  decisions: z.object({
+    examined: count,
+    flips: z.array(z.object({
+      layer,
+      agent: z.string(),
+      host: z.string().nullable(),
+      address: z.string().nullable(),
+      port: z.int().nullable(),
+      method: z.string().nullable(),
+      path: z.string().nullable(),
+      record_type: z.string().nullable(),
+      count,
+      before: evaluateResult,
+      after: evaluateResult,
+    })),
+  }),
+  tests: z.object({
+    examined: count,
+    flips: z.array(z.object({ name: z.string(), before: testOutcome, after: testOutcome })),
+  }),
+}) satisfies z.ZodType<DiffResult>;
 
 /** A dry run of the DNS layer, with the question as it was understood. */
 export interface DnsTestResult extends EvaluateResult {
@@ -196,6 +375,7 @@ export const failureReply = z.object({
   code: z.string(),
   status: z.int().optional(),
   hint: z.string().optional(),
+  report: z.string().optional(),
   details: z.array(z.object({
     file: z.string(),
     line: z.int(),

@@ -28,7 +28,7 @@ export interface Route {
   readonly handle: (c: ApiContext) => Response | Promise<Response>;
 }
 
-/** An operator has no reason to send more; neither has an agent. */
+/** Few requests have a reason to send more; those name their own limit. */
 export const MAX_BODY_BYTES = 1024 * 1024;
 
 /** An app that answers `routes`, and everything else with a failure envelope. */
@@ -65,12 +65,14 @@ function allowedMethods(routes: readonly Route[]): Map<string, string> {
 
 /**
  * The JSON body as `schema` describes it.
+ * @param maxBytes Longest body that is read.
  * @throws OutcallError `request.malformed` (400) when it is not JSON, `request.too_large` (413),
  * `request.invalid` (422) when it does not fit.
  */
 export async function readBody<S extends z.ZodType>(
   c: ApiContext,
   schema: S,
+  maxBytes: number = MAX_BODY_BYTES,
 ): Promise<z.output<S>> {
   const mediaType = c.req.header("content-type")?.split(";")[0]?.trim().toLowerCase();
   if (mediaType !== "application/json") {
@@ -78,7 +80,7 @@ export async function readBody<S extends z.ZodType>(
       hint: "Send a JSON object with the header Content-Type: application/json.",
     });
   }
-  const bytes = await readBytes(c.req.raw);
+  const bytes = await readBytes(c.req.raw, maxBytes);
   let json: unknown;
   try {
     json = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
@@ -90,24 +92,20 @@ export async function readBody<S extends z.ZodType>(
   return parse(schema, "request body", json);
 }
 
-async function readBytes(request: Request): Promise<Uint8Array> {
-  if (Number(request.headers.get("content-length") ?? 0) > MAX_BODY_BYTES) throw tooLarge();
+async function readBytes(request: Request, maxBytes: number): Promise<Uint8Array> {
+  if (Number(request.headers.get("content-length") ?? 0) > maxBytes) throw tooLarge(maxBytes);
   const chunks: Uint8Array[] = [];
   let bytes = 0;
   for await (const chunk of request.body ?? []) {
     bytes += chunk.length;
-    if (bytes > MAX_BODY_BYTES) throw tooLarge();
+    if (bytes > maxBytes) throw tooLarge(maxBytes);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks);
 }
 
-function tooLarge(): OutcallError {
-  return new OutcallError(
-    413,
-    "request.too_large",
-    `request body exceeds ${MAX_BODY_BYTES} bytes`,
-  );
+function tooLarge(maxBytes: number): OutcallError {
+  return new OutcallError(413, "request.too_large", `request body exceeds ${maxBytes} bytes`);
 }
 
 /**

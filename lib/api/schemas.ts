@@ -1,6 +1,7 @@
 /** What the host API accepts. Strict: a misspelt field is refused by name, never skipped. */
 import { z } from "zod";
 import { OutcallError } from "../errors.ts";
+import { LIMITS } from "../rules/limits.ts";
 import type { ContainerCreateRequest, NetworkCreateRequest } from "./services.ts";
 
 /**
@@ -102,3 +103,14 @@ export const decisionsQuery = z.strictObject({
   limit: z.string().regex(/^[0-9]{1,5}$/, "expected a number from 1 to 10000")
     .transform(Number).pipe(z.int().min(1).max(10_000)).default(100),
 });
+
+/** `POST /api/v1/rules/diff`: the candidate rule files; the daemon reads no directory for anybody. */
+export const diffRequest = z.strictObject({
+  files: z.array(z.strictObject({
+    path: z.string().min(1).max(4096),
+    text: z.string().max(LIMITS.fileBytes),
+  })).max(LIMITS.files),
+});
+
+/** As much text as a rules directory may hold; JSON writes a line break as two characters. */
+export const DIFF_MAX_BODY_BYTES = 2 * LIMITS.totalBytes;

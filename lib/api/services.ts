@@ -6,6 +6,11 @@
  * unless a name says otherwise.
  */
 import type { Decision } from "../decision.ts";
+import type { RuleCounter } from "../rules/counters.ts";
+import type { PolicyDiff, RuleChanges, TestDiff } from "../rules/diff.ts";
+import type { Explanation } from "../rules/explain.ts";
+import type { RuleFile } from "../rules/read.ts";
+import type { RequestSpec } from "../rules/request.ts";
 import type { Facts, Layer, Verdict } from "../rules/types.ts";
 
 /** State of the default bridge, checked afresh on every call. */
@@ -17,6 +22,8 @@ export interface BridgeStatus {
   readonly index: number | null;
   /** Whether the tables of the firewall are in the kernel as we last rendered them. */
   readonly nftables: "active" | "inactive";
+  /** Present once something else on the host has interfered: what was wrong, and put right when. */
+  readonly last_repair?: { readonly at: string; readonly wrong: readonly string[] } | undefined;
 }
 
 /** Bridge and firewall. */
@@ -40,6 +47,28 @@ export interface RuleSummary {
   readonly description: string | null;
 }
 
+/** One rule in full, with what it did since it was loaded as it is. */
+export interface RuleDetail extends RuleSummary, RuleCounter {
+  /** A match is logged. */
+  readonly log: boolean;
+  /** Null for block rules. */
+  readonly egress: {
+    readonly mode: "proxy" | "direct_ip";
+    /** Null: 443 for tunnels, any port for plain HTTP. */
+    readonly ports: readonly number[] | null;
+    readonly allow_private_ips: boolean;
+    readonly tls: "sni" | "any";
+  } | null;
+}
+
+/** What a candidate set would change. */
+export interface PolicyDiffResult {
+  readonly rules: RuleChanges;
+  readonly decisions: PolicyDiff;
+  /** Over the policy tests of both sets. */
+  readonly tests: TestDiff;
+}
+
 /** What a successful reload did. */
 export interface ReloadResult {
   readonly files_loaded: number;
@@ -51,10 +80,17 @@ export interface ReloadResult {
 /** The active policy. */
 export interface PolicyService {
   list(): readonly RuleSummary[];
+  find(id: string): RuleDetail | undefined;
+  /** In evaluation order. */
+  counters(): readonly RuleCounter[];
   /** Validates the whole directory and swaps; throws `rules.invalid` (422) and keeps the old set. */
   reload(): Promise<ReloadResult>;
   /** A dry run: decides, records nothing. */
   evaluate(layer: Layer, facts: Facts): Verdict;
+  /** What the rules say to a hypothetical request, layer by layer. */
+  explain(request: RequestSpec): Explanation;
+  /** What would change with these rule files; throws `rules.invalid` (422) when they cannot be loaded. */
+  diff(files: readonly RuleFile[], recorded: Iterable<Decision>): PolicyDiffResult;
 }
 
 /** State and counters of the DNS filter. */

@@ -1,13 +1,19 @@
-/** `outcall rules …`: the policy in force (S003-IF-010, S003-IF-011). */
+/** `outcall rules …`: the policy in force (S003-IF-010, S003-IF-011), and tools to write one. */
 import { basename } from "node:path";
 import type { CommandUnknownOpts } from "@commander-js/extra-typings";
+import type { RuleDetail } from "../api/services.ts";
+import type { RuleCounter } from "../rules/counters.ts";
+import { addCheckCommand } from "./check.ts";
+import { addDiffCommand } from "./diff.ts";
+import { addExplainCommand } from "./explain.ts";
+import { addExpressionCommand } from "./expression.ts";
 import { terminalColumns } from "./output.ts";
-import { table } from "./render.ts";
+import { labels, oneLine, table } from "./render.ts";
 import type { Run } from "./run.ts";
 
 /** Adds the commands to `program`. */
 export function addRulesCommands(program: CommandUnknownOpts, run: Run): void {
-  const rules = program.command("rules").description("the rules in force");
+  const rules = program.command("rules").description("the rules in force, and tools to write them");
 
   rules.command("list").description("list the rules in the order they are tried").action(() =>
     run(async (client) => {
@@ -22,11 +28,43 @@ export function addRulesCommands(program: CommandUnknownOpts, run: Run): void {
         rule.id,
         basename(rule.file),
         rule.action,
-        rule.condition.replace(/\s+/g, " ").trim(),
+        oneLine(rule.condition),
       ]);
       return { json: { rules: loaded }, lines: table(columns, rows, terminalColumns()) };
     })
   );
+
+  rules.command("show <id>").description("show one rule in full").action((id) =>
+    run(async (client) => {
+      const rule = await client.rule(id);
+      return { json: rule, lines: ruleLines(rule) };
+    })
+  );
+
+  rules.command("counters")
+    .description("show how often each rule matched, blocked and failed since it was loaded")
+    .action(() =>
+      run(async (client) => {
+        const counters = await client.ruleCounters();
+        const columns = [
+          { header: "ID", width: 24 },
+          { header: "ACTION", width: 6 },
+          { header: "MATCHES", width: 8 },
+          { header: "BLOCKS", width: 7 },
+          { header: "ERRORS", width: 7 },
+          { header: "LAST MATCHED", width: 0 },
+        ];
+        const rows = counters.map((counter) => [
+          counter.id,
+          counter.action,
+          counter.matches,
+          counter.blocks,
+          counter.errors,
+          lastMatched(counter),
+        ]);
+        return { json: { rules: counters }, lines: table(columns, rows) };
+      })
+    );
 
   rules.command("reload")
     .description("load the rules directory anew; on any error the old rules stay in force")
@@ -42,4 +80,41 @@ export function addRulesCommands(program: CommandUnknownOpts, run: Run): void {
         };
       })
     );
+
+  addExplainCommand(rules, run);
+  addExpressionCommand(rules, run);
+  addCheckCommand(rules, run);
+  addDiffCommand(rules, run);
+}
+
+function lastMatched({ last_matched }: RuleCounter): string {
+  return last_matched ?? "never since load";
+}
+
+function egressText(egress: NonNullable<RuleDetail["egress"]>): string {
+  return [
+    egress.mode,
+    egress.ports === null ? "default ports" : `ports ${egress.ports.join(", ")}`,
+    `tls ${egress.tls}`,
+    egress.allow_private_ips ? "private addresses allowed" : "private addresses refused",
+  ].join("; ");
+}
+
+function ruleLines(rule: RuleDetail): string[] {
+  const { matches, blocks, errors } = rule;
+  return [
+    ...labels(14, [
+      ["Rule", rule.id],
+      ["File", `${rule.file}:${rule.line}`],
+      ["Action", rule.action],
+      ["Priority", rule.priority],
+      ...(rule.egress === null ? [] : [["Egress", egressText(rule.egress)] as const]),
+      ["Log", rule.log ? "yes" : "no"],
+      ["Matches", `${matches} (${blocks} blocked, ${errors} failed)`],
+      ["Last matched", lastMatched(rule)],
+      ...(rule.description === null ? [] : [["Description", rule.description] as const]),
+    ]),
+    "Condition:",
+    ...rule.condition.split("\n").map((line) => `  ${line}`),
+  ];
 }

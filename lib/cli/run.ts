@@ -4,11 +4,14 @@ import { HostClient } from "../api/client.ts";
 import { messageOf, OutcallError } from "../errors.ts";
 import { printable } from "../printable.ts";
 import { writeErr, writeOut } from "./output.ts";
+import { plural } from "./render.ts";
 
 /** What a command has to say: the API's fields for programs, lines for people. */
 export interface Report {
   readonly json: object;
   readonly lines: readonly string[];
+  /** Absent: 0. */
+  readonly exitCode?: number;
 }
 
 /** Carries out a command's task and prints what it reports. */
@@ -20,12 +23,12 @@ export interface GlobalOptions {
   readonly json: boolean;
 }
 
-/** Exit codes of every command. */
+/** Exit codes of every command; `rules check` has its own (lib/rules/validate.ts). */
 export const EXIT = { ok: 0, failed: 1, usage: 2 } as const;
 
 /**
  * Carries out `task` and prints.
- * @returns 0, or 1 when the task failed.
+ * @returns the report's exit code, or 1 when the task failed.
  */
 export async function runTask(
   options: GlobalOptions,
@@ -35,7 +38,7 @@ export async function runTask(
     const report = await task(new HostClient(options.socket));
     if (options.json) writeJson(success(report.json));
     else writeOut(text(report.lines));
-    return EXIT.ok;
+    return report.exitCode ?? EXIT.ok;
   } catch (thrown) {
     const error = thrown instanceof OutcallError
       ? thrown
@@ -47,11 +50,19 @@ export async function runTask(
 }
 
 function errorLines(error: OutcallError): string[] {
+  const hint = error.hint === undefined ? [] : [`hint: ${error.hint}`];
   const [, ...others] = error.details ?? [];
+  if (error.report !== undefined) {
+    return [
+      `error: the rules are refused: ${plural(others.length + 1, "mistake")}`,
+      ...error.report.split("\n"),
+      ...hint,
+    ];
+  }
   return [
     `error: ${failure(error).error}`,
     ...others.map((place) => `  ${place.file}:${place.line}:${place.column}: ${place.message}`),
-    ...(error.hint === undefined ? [] : [`hint: ${error.hint}`]),
+    ...hint,
   ];
 }
 

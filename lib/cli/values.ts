@@ -1,6 +1,9 @@
 /** Reading option values; what is wrong is a usage error (exit code 2). */
 import { InvalidArgumentError } from "@commander-js/extra-typings";
 
+/** The rules directory of a daemon that was not told another one. */
+export const RULES_DIR = "/etc/outcall/rules.d";
+
 /** A reader of whole numbers from `least` to `most`. */
 export function wholeNumber(least: number, most: number): (text: string) => number {
   return (text) => {
@@ -33,4 +36,28 @@ export function memorySize(text: string): number {
 /** Gathers an option that may be given several times. */
 export function collect(value: string, earlier: readonly string[]): readonly string[] {
   return [...earlier, value];
+}
+
+/** A JSON value. */
+export function json(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new InvalidArgumentError("It must be JSON.");
+  }
+}
+
+/** Words separated by spaces. */
+export function words(text: string): string[] {
+  return text.split(/\s+/).filter((word) => word !== "");
+}
+
+/** Gathers header fields, `Name: value`. */
+export function header(
+  text: string,
+  earlier: Readonly<Record<string, string>>,
+): Readonly<Record<string, string>> {
+  const colon = text.indexOf(":");
+  if (colon < 1) throw new InvalidArgumentError("It must be <name>: <value>.");
+  return { ...earlier, [text.slice(0, colon).trim()]: text.slice(colon + 1).trim() };
 }

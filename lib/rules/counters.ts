@@ -1,6 +1,6 @@
-/** How often each rule decided, blocked and failed since its policy was loaded. */
-import type { Policy } from "./policy.ts";
-import type { RuleFailure, Verdict } from "./types.ts";
+/** How often each rule decided, blocked and failed since it was loaded as it is. */
+import { type CompiledRule, isSameRule, type Policy } from "./policy.ts";
+import type { RuleFailure, RuleRef } from "./types.ts";
 
 /** One rule's counters. */
 export interface RuleCounter {
@@ -29,7 +29,7 @@ interface Tally {
 /** Decision D9: a failing rule is logged once a minute at most, however often it is asked. */
 const LOG_INTERVAL_MS = 60_000;
 
-/** Counts verdicts by rule id; ids outlive a reload, so their counts do as long as they are loaded. */
+/** Counts by rule id. A rule that a reload leaves as it was keeps its counts. */
 export class RuleCounters {
   #tallies = new Map<string, Tally>();
 
@@ -43,19 +43,22 @@ export class RuleCounters {
   }
 
   /**
-   * Counts one verdict.
+   * Counts one decision that `rule` made.
+   * @param nowMs Wall clock, milliseconds since 1970.
+   */
+  countMatch(rule: RuleRef, blocked: boolean, nowMs: number): void {
+    const tally = this.#tally(rule.id);
+    tally.matches++;
+    if (blocked) tally.blocks++;
+    tally.lastMatchedMs = nowMs;
+  }
+
+  /**
+   * Counts evaluations that failed.
    * @param nowMs Wall clock, milliseconds since 1970.
    * @returns the failures that are due to be logged.
    */
-  count(verdict: Verdict, nowMs: number): RuleFailure[] {
-    const { rule, allowed, reason, failures = [] } = verdict;
-    // A rule that was named for its port did not match.
-    if (rule !== null && reason !== "port") {
-      const tally = this.#tally(rule.id);
-      tally.matches++;
-      if (!allowed) tally.blocks++;
-      tally.lastMatchedMs = nowMs;
-    }
+  countFailures(failures: readonly RuleFailure[], nowMs: number): RuleFailure[] {
     return failures.filter((failure) => {
       const tally = this.#tally(failure.id);
       tally.errors++;
@@ -65,26 +68,33 @@ export class RuleCounters {
     });
   }
 
-  /** Forgets rules that `policy` no longer has. Call after each reload. */
-  keepOnly(policy: Policy): void {
-    this.#tallies = new Map([...this.#tallies].filter(([id]) => policy.byId.has(id)));
+  /** Forgets rules that `after` no longer has as `before` had them. Call at each reload. */
+  keepUnchanged(before: Policy, after: Policy): void {
+    this.#tallies = new Map([...this.#tallies].filter(([id]) => {
+      const old = before.byId.get(id);
+      const rule = after.byId.get(id);
+      return old !== undefined && rule !== undefined && isSameRule(old, rule);
+    }));
+  }
+
+  /** The counters of one rule. */
+  of({ id, file, line, action }: CompiledRule): RuleCounter {
+    const tally = this.#tallies.get(id);
+    const last = tally?.lastMatchedMs ?? null;
+    return {
+      id,
+      file,
+      line,
+      action,
+      matches: tally?.matches ?? 0,
+      blocks: tally?.blocks ?? 0,
+      errors: tally?.errors ?? 0,
+      last_matched: last === null ? null : new Date(last).toISOString(),
+    };
   }
 
   /** The counters of every rule of `policy`, in evaluation order. */
   list(policy: Policy): RuleCounter[] {
-    return policy.rules.map(({ id, file, line, action }) => {
-      const tally = this.#tallies.get(id);
-      const last = tally?.lastMatchedMs ?? null;
-      return {
-        id,
-        file,
-        line,
-        action,
-        matches: tally?.matches ?? 0,
-        blocks: tally?.blocks ?? 0,
-        errors: tally?.errors ?? 0,
-        last_matched: last === null ? null : new Date(last).toISOString(),
-      };
-    });
+    return policy.rules.map((rule) => this.of(rule));
   }
 }

@@ -1,6 +1,9 @@
-/** What would change: attempts that were recorded, judged by the policy in force and by a candidate. */
+/** What would change: requests judged by the policy in force and by a candidate, and the rules themselves. */
+import { type Answer, judge } from "./answer.ts";
 import { decide } from "./decide.ts";
-import type { Policy } from "./policy.ts";
+import { isSameRule, type Policy } from "./policy.ts";
+import type { PolicyTest } from "./policytests.ts";
+import { stepsOf } from "./request.ts";
 import type { Facts, Layer, Verdict } from "./types.ts";
 
 /** What a decision record holds of an attempt; the parts of it that rules can see. */
@@ -86,4 +89,50 @@ export function diffPolicies(
     return was.allowed === is.allowed ? [] : [{ layer, facts, count, before: was, after: is }];
   });
   return { examined, flips: flips.sort((a, b) => b.count - a.count) };
+}
+
+/** A policy test's request that would get another answer. */
+export interface TestFlip {
+  readonly name: string;
+  readonly before: Answer;
+  readonly after: Answer;
+}
+
+/** What would change for policy tests. */
+export interface TestDiff {
+  /** Different requests among them. */
+  readonly examined: number;
+  /** In the order of the tests. */
+  readonly flips: readonly TestFlip[];
+}
+
+/** Judges the requests of policy tests by both policies and lists those that differ. */
+export function diffTests(before: Policy, after: Policy, tests: readonly PolicyTest[]): TestDiff {
+  const requests = new Map(tests.map((test) => [JSON.stringify(test.request), test]));
+  const flips = [...requests.values()].flatMap(({ name, request }) => {
+    const steps = stepsOf(request);
+    if (!steps.ok) return [];
+    const [was, is] = [judge(before, steps.steps), judge(after, steps.steps)];
+    return was.allowed === is.allowed ? [] : [{ name, before: was, after: is }];
+  });
+  return { examined: requests.size, flips };
+}
+
+/** Ids of rules that only one of two policies has, or that say something else. */
+export interface RuleChanges {
+  readonly added: readonly string[];
+  readonly removed: readonly string[];
+  readonly changed: readonly string[];
+}
+
+/** Compares two policies rule by rule. */
+export function diffRules(before: Policy, after: Policy): RuleChanges {
+  const added = after.rules.filter(({ id }) => !before.byId.has(id));
+  const removed = before.rules.filter(({ id }) => !after.byId.has(id));
+  const changed = after.rules.filter((rule) => {
+    const old = before.byId.get(rule.id);
+    return old !== undefined && !isSameRule(old, rule);
+  });
+  const ids = (rules: readonly { id: string }[]): string[] => rules.map(({ id }) => id);
+  return { added: ids(added), removed: ids(removed), changed: ids(changed) };
 }

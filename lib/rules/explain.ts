@@ -2,20 +2,12 @@
  * Why: one answer that walks the layers and shows for each the verdict, the rule, and the values of the
  * rule's parts; for a refusal the allow rule that came nearest and the clause that failed.
  */
+import { isUnder } from "../net/host.ts";
 import { judge, type JudgedStep } from "./answer.ts";
-import {
-  CAN_BE_TRUE,
-  compileCondition,
-  compileValue,
-  Evaluation,
-  FAILED,
-  FALSE,
-  isKnown,
-  type Outcome,
-  TRUE,
-} from "./evaluate.ts";
+import { compileCondition, compileValue } from "./evaluate.ts";
 import { type Expr, parts } from "./ir.ts";
 import { PENDING_FACTS } from "./language.ts";
+import { CAN_BE_TRUE, Evaluation, FAILED, FALSE, isKnown, type Outcome, TRUE } from "./evaluate.ts";
 import type { CompiledRule, Policy } from "./policy.ts";
 import { type RequestSpec, stepsOf } from "./request.ts";
 import type { Facts, Layer, Verdict } from "./types.ts";
@@ -66,12 +58,11 @@ function truthOf(outcome: Outcome): Truth {
   return (outcome & CAN_BE_TRUE) === 0 ? "never" : "pending";
 }
 
-/** The parts of a condition that are joined by `&&`, `||`, `!` and `?:`. */
+/** The parts of a condition that are joined by `&&`, `||` and `?:`. */
 function clausesOf(expr: Expr): readonly Expr[] {
   switch (expr.op) {
     case "and":
     case "or":
-    case "not":
     case "if":
       return parts(expr).flatMap(clausesOf);
     default:
@@ -146,18 +137,49 @@ function distance(expr: Expr, evaluation: Evaluation): Distance {
   return counts ? { clauses: 0, failed: null } : { clauses: 1, failed: expr };
 }
 
+/** What an attempt is about. */
+function hostOf({ network, http, dns }: Facts): string | undefined {
+  return network?.hostname ?? http?.host ?? dns?.query;
+}
+
+/** Whether the rule is about this host, whatever else it wants. */
+function namesHost({ hosts }: CompiledRule, host: string | undefined): boolean {
+  if (host === undefined || hosts === null) return false;
+  return hosts.exact.has(host) || [...hosts.under].some((parent) => isUnder(host, parent));
+}
+
+/** What ranks rules by how near they came, the least first. */
+interface Remoteness {
+  readonly rule: CompiledRule;
+  readonly failed: Expr | null;
+  readonly rank: readonly number[];
+}
+
+function remoteness(rule: CompiledRule, evaluation: Evaluation): Remoteness {
+  const { clauses, failed } = distance(rule.expr, evaluation);
+  const all = clausesOf(rule.expr);
+  const foreign =
+    all.filter((clause) => truthOf(compileCondition(clause)(evaluation)) === "never").length;
+  const isAbout = namesHost(rule, hostOf(evaluation.facts));
+  // A rule about this host is nearer than one about another; one about other facts altogether is not
+  // near at all (a rule on a tool, for a name).
+  return { rule, failed, rank: [isAbout ? 0 : 1, foreign, clauses, clauses / all.length] };
+}
+
+function isNearer(a: Remoteness, b: Remoteness): boolean {
+  const i = a.rank.findIndex((value, i) => value !== b.rank[i]);
+  return i >= 0 && (a.rank[i] ?? 0) < (b.rank[i] ?? 0);
+}
+
 function nearestRule(policy: Policy, evaluation: Evaluation): ExplainedStep["nearest"] {
-  let best: { rule: CompiledRule; distance: Distance; share: number } | null = null;
+  let best: Remoteness | null = null;
   for (const rule of policy.rules) {
     if (rule.action !== "allow") continue;
-    const found = distance(rule.expr, evaluation);
-    const share = found.clauses / clausesOf(rule.expr).length;
-    const nearer = best === null || found.clauses < best.distance.clauses ||
-      (found.clauses === best.distance.clauses && share < best.share);
-    if (nearer) best = { rule, distance: found, share };
+    const found = remoteness(rule, evaluation);
+    if (best === null || isNearer(found, best)) best = found;
   }
   if (best === null) return null;
-  const { rule, distance: { failed } } = best;
+  const { rule, failed } = best;
   return {
     rule: explainRule(rule, evaluation),
     failed: failed === null ? null : explainClause(failed, rule.condition, evaluation),

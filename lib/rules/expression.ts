@@ -2,10 +2,13 @@
 import { checkExpression } from "./check.ts";
 import { costNs } from "./cost.ts";
 import { type Diagnostic, Source } from "./diagnostic.ts";
-import { CAN_BE_TRUE, compileCondition, Evaluation, FAILED, FALSE, TRUE } from "./evaluate.ts";
-import { celEnvironment, PENDING_FACTS } from "./language.ts";
+import { compileCondition } from "./evaluate.ts";
+import { FACTS } from "./facts.ts";
+import { mentions } from "./ir.ts";
+import { celEnvironment, FACT_NAMES, type FactName, PENDING_FACTS } from "./language.ts";
 import { LIMITS } from "./limits.ts";
 import { lowerExpression } from "./lower.ts";
+import { CAN_BE_TRUE, Evaluation, FAILED, FALSE, type Outcome, TRUE } from "./evaluate.ts";
 import { PatternBudget } from "./pattern.ts";
 import type { Facts, Layer } from "./types.ts";
 
@@ -19,16 +22,31 @@ export interface ExpressionResult {
   readonly outcome: "true" | "false" | "unknown" | "error";
   /** The unknown condition may still become true at a later layer. */
   readonly pending: boolean;
+  /** Facts that an unknown condition reads and that are not given. */
+  readonly missing: readonly FactName[];
   /** The mistake with its place, when the condition is wrong. */
   readonly diagnostic: Diagnostic | null;
 }
+
+const WORDS: ReadonlyMap<Outcome, ExpressionResult["outcome"]> = new Map([
+  [TRUE, "true"],
+  [FALSE, "false"],
+  [FAILED, "error"],
+]);
 
 function refused(
   text: string,
   problem: { code: string; message: string; hint?: string | undefined; start: number; end: number },
 ): ExpressionResult {
   const diagnostic = new Source("expression", text).diagnostic("error", problem, problem);
-  return { result: false, error: problem.message, outcome: "error", pending: false, diagnostic };
+  return {
+    result: false,
+    error: problem.message,
+    outcome: "error",
+    pending: false,
+    missing: [],
+    diagnostic,
+  };
 }
 
 /** Evaluates `text` on `facts` as `layer` would. Touches no policy. Never throws. */
@@ -52,17 +70,17 @@ export function testExpression(
   }
   const evaluation = new Evaluation(facts, PENDING_FACTS[layer]);
   const outcome = compileCondition(lowered.expr)(evaluation);
+  const word = WORDS.get(outcome) ?? "unknown";
   return {
     result: outcome === TRUE,
     error: outcome === FAILED ? evaluation.failure : null,
-    outcome: outcome === TRUE
-      ? "true"
-      : outcome === FALSE
-      ? "false"
-      : outcome === FAILED
-      ? "error"
-      : "unknown",
+    outcome: word,
     pending: outcome !== TRUE && (outcome & CAN_BE_TRUE) !== 0,
+    missing: word === "unknown"
+      ? FACT_NAMES.filter((name) =>
+        mentions(lowered.expr, name) && FACTS[name].read(facts) === undefined
+      )
+      : [],
     diagnostic: null,
   };
 }

@@ -5,12 +5,12 @@
 import { Hostname, parseHost } from "../net/host.ts";
 import { costNs } from "./cost.ts";
 import type { Diagnostic } from "./diagnostic.ts";
-import { CAN_BE_TRUE, Evaluation } from "./evaluate.ts";
 import { implies } from "./implies.ts";
 import { hostsOf } from "./index.ts";
 import { type Expr, mentions, parts } from "./ir.ts";
 import { FACT_NAMES, type FactName, PENDING_FACTS } from "./language.ts";
 import { LIMITS } from "./limits.ts";
+import { CAN_BE_TRUE, Evaluation } from "./evaluate.ts";
 import type { CompiledRule, Policy } from "./policy.ts";
 import type { Facts } from "./types.ts";
 
@@ -283,6 +283,14 @@ function lintHosts(rule: CompiledRule): Diagnostic[] {
 /** Facts that nobody sees inside a tunnel. */
 const HIDDEN_FACTS: readonly FactName[] = ["http.path", "http.headers", "http.body_size"];
 
+/** Whether the rule itself says that it is about plain HTTP. */
+function isForPort80(rule: CompiledRule, host: string): boolean {
+  const ports = rule.egress?.ports;
+  if (ports !== undefined) return ports.every((port) => port === 80);
+  const toHttps = { ...hostFacts(host), network: { hostname: host, port: 443 } };
+  return !canCount(rule, toHttps, OPEN_FACTS);
+}
+
 function lintTunnel(rule: CompiledRule): Diagnostic[] {
   const hidden = [...HIDDEN_FACTS, "http.method" as const].filter((fact) =>
     mentions(rule.expr, fact)
@@ -294,6 +302,7 @@ function lintTunnel(rule: CompiledRule): Diagnostic[] {
     : [...hosts.exact][0] ?? [...hosts.under].map((parent) => `probe.${parent}`)[0] ?? PROBE_HOST;
   const plain = canCount(rule, hostFacts(host), OPEN_FACTS);
   if (!plain || canCount(rule, tunnelFacts(host), TUNNEL_FACTS)) return [];
+  if (isForPort80(rule, host)) return [];
   const seen = hidden.join(", ");
   return rule.action === "allow"
     ? [warning(

@@ -46,7 +46,16 @@ Deno.test("a refusal carries its status, code and hint (D1, ADV-HOST-10)", () =>
 Deno.test("GET /api/v1/rules lists the rules; /rule/:id shows one or 404s (S003-IF-002, -003)", () =>
   withHostApi(async ({ path }) => {
     deepEqual((await get(path, "/api/v1/rules")).json, { ok: true, rules: [OPENAI] });
-    deepEqual((await get(path, "/api/v1/rule/allow-openai")).json, { ok: true, ...OPENAI });
+    deepEqual((await get(path, "/api/v1/rule/allow-openai")).json, {
+      ok: true,
+      ...OPENAI,
+      log: false,
+      egress: { mode: "proxy", ports: null, allow_private_ips: false, tls: "sni" },
+      matches: 0,
+      blocks: 0,
+      errors: 0,
+      last_matched: null,
+    });
     const missing = await get(path, "/api/v1/rule/a%2Fb");
     equal(missing.status, 404);
     equal(field(missing, "error"), 'rule not found: "a/b"');

@@ -9,6 +9,8 @@ import type {
   PartHealth,
   RuleSummary,
 } from "../../lib/api/services.ts";
+import { explain } from "../../lib/rules/explain.ts";
+import { emptyPolicy } from "../../lib/rules/policy.ts";
 import type { Facts, Layer, Verdict } from "../../lib/rules/types.ts";
 
 /** What the services were asked to do, in order. */
@@ -40,6 +42,9 @@ export const OPENAI: RuleSummary = {
   condition: 'http.host == "api.openai.com"',
   description: "agent may call the OpenAI API",
 };
+
+/** Counters of a rule that never matched. */
+const UNUSED = { matches: 0, blocks: 0, errors: 0, last_matched: null };
 
 /** The quickstart's network. */
 export const AGENT_NET: NetworkStatus = {
@@ -118,6 +123,21 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
     },
     policy: {
       list: () => answers.rules,
+      find: (id) => {
+        const rule = answers.rules.find((rule) => rule.id === id);
+        return rule && {
+          ...rule,
+          log: false,
+          egress: { mode: "proxy", ports: null, allow_private_ips: false, tls: "sni" },
+          ...UNUSED,
+        };
+      },
+      counters: () =>
+        answers.rules.map(({ id, file, line, action }) => ({ id, file, line, action, ...UNUSED })),
+      explain: (request) => explain(emptyPolicy(1), request),
+      diff: () => {
+        throw new OutcallError(422, "rules.invalid", "the rules are not valid");
+      },
       reload: () =>
         answers.reloadFails
           ? Promise.reject(

@@ -145,3 +145,27 @@ Deno.test("explain() gives plain JSON", () => {
   const result = explain(policy, { url: "https://docs.org/" });
   assert.deepEqual(JSON.parse(JSON.stringify(result)), result);
 });
+
+Deno.test("explain() holds a rule about the host for nearer than one about another, however much it wants", () => {
+  const rules = policyOf(
+    { id: "other", condition: 'http.host == "other.org"' },
+    {
+      id: "about",
+      condition: 'http.host.under("x.org") && http.method == "GET" && http.path == "/a"',
+    },
+    { id: "tool", condition: 'run.tool == "git"' },
+  );
+  const nearest = (spec: RequestSpec): string | undefined =>
+    steps(explain(rules, spec)).at(-1)?.nearest?.rule.id;
+  assert.equal(nearest({ url: "https://www.x.org/" }), "about");
+  assert.equal(nearest({ tool: "rm" }), "tool");
+});
+
+Deno.test("explain() shows a negated clause as it stands", () => {
+  const rules = policyOf({ condition: 'http.host == "x.org" && !(http.path == "/a")' });
+  const last = steps(explain(rules, { url: "http://x.org/a" })).at(-1);
+  assert.deepEqual(
+    last?.nearest?.rule.clauses.map(({ text, truth }) => [text, truth]),
+    [['http.host == "x.org"', "true"], ['!(http.path == "/a")', "false"]],
+  );
+});

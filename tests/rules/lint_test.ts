@@ -146,6 +146,13 @@ Deno.test("lint() finds clauses that HTTPS can never satisfy", () => {
   assert.deepEqual(codes('http.host == "x.org" && http.method in ["GET", "CONNECT"]'), []);
 });
 
+Deno.test("lint() takes a rule for port 80 as meant for plain HTTP", () => {
+  const condition = 'http.host == "x.org" && http.path.startsWith("/v1")';
+  assert.deepEqual(findings({ condition: `${condition} && network.port == 80` }), []);
+  assert.deepEqual(findings({ condition, egress: { ports: [80] } }), []);
+  assert.equal(findings({ condition, egress: { ports: [80, 443] } }).length, 1);
+});
+
 Deno.test("lint() finds rules that an earlier one hides", () => {
   const hidden = (...rules: RuleSpec[]): string[] =>
     findings(...rules).filter(([code]) => code === "lint.hidden").map(([, message]) => message);

@@ -3,52 +3,60 @@ import assert from "node:assert/strict";
 import { compilePolicy } from "../../lib/rules/compile.ts";
 import { RuleCounters } from "../../lib/rules/counters.ts";
 import { decide } from "../../lib/rules/decide.ts";
-import { diffPolicies, type RecordedAttempt } from "../../lib/rules/diff.ts";
+import { diffPolicies, diffRules, diffTests, type RecordedAttempt } from "../../lib/rules/diff.ts";
 import { testExpression } from "../../lib/rules/expression.ts";
 import { toSarif } from "../../lib/rules/sarif.ts";
 import { exitCodeOf, validate } from "../../lib/rules/validate.ts";
-import { connectFacts, httpFacts, policyOf, ruleFileText } from "./support.ts";
+import { compileFiles, httpFacts, policyOf, ruleFileText } from "./support.ts";
 
-Deno.test("RuleCounters counts matches, blocks and errors, and remembers the last match", () => {
-  const policy = policyOf(
-    { id: "no", condition: 'http.host == "bad.org"', action: "block" },
-    { id: "yes", condition: 'http.host == "x.org"' },
-    { id: "odd", condition: 'http.headers["a"] == "b"' },
-    { id: "never", condition: 'http.host == "never.org"' },
-  );
+Deno.test("RuleCounters counts matches and blocks, and remembers the last match", () => {
+  const policy = policyOf({ id: "no", condition: "true", action: "block" }, {
+    id: "never",
+    condition: 'http.host == "never.org"',
+  });
   const counters = new RuleCounters();
-  const judge = (host: string, nowMs: number): number =>
-    counters.count(decide(policy, "http", httpFacts("GET", host)), nowMs).length;
-  judge("x.org", 1000);
-  judge("x.org", 2000);
-  judge("bad.org", 3000);
-  assert.equal(judge("other.org", 4000), 1, "a failure is due to be logged");
-  assert.equal(judge("other.org", 63_999), 0, "once a minute at most (D9)");
-  assert.equal(judge("other.org", 64_000), 1);
-  const rows = counters.list(policy).map(({ id, matches, blocks, errors, last_matched }) => [
-    id,
-    matches,
-    blocks,
-    errors,
-    last_matched,
-  ]);
-  assert.deepEqual(rows, [
-    ["no", 1, 1, 0, "1970-01-01T00:00:03.000Z"],
-    ["yes", 2, 0, 0, "1970-01-01T00:00:02.000Z"],
-    ["odd", 0, 0, 3, null],
-    ["never", 0, 0, 0, null],
+  const rule = policy.rules[0] ?? assert.fail();
+  counters.countMatch(rule, true, 2000);
+  counters.countMatch(rule, false, 3000);
+  const place = { file: "/rules/test.yaml", line: 1, blocks: 0, errors: 0 };
+  assert.deepEqual(counters.list(policy), [
+    {
+      ...place,
+      id: "no",
+      action: "block",
+      matches: 2,
+      blocks: 1,
+      last_matched: "1970-01-01T00:00:03.000Z",
+    },
+    { ...place, id: "never", action: "allow", matches: 0, last_matched: null },
   ]);
 });
 
-Deno.test("RuleCounters counts no match for a rule that was refused its port, and forgets removed rules", () => {
-  const policy = policyOf({ id: "web", condition: 'http.host == "x.org"' });
+Deno.test("RuleCounters counts every failure and lets one a minute be logged (D9)", () => {
+  const policy = policyOf({ id: "odd", condition: 'http.headers["a"] == "b"' });
   const counters = new RuleCounters();
-  counters.count(decide(policy, "connect", connectFacts("x.org", 22)), 1);
-  assert.equal(counters.list(policy)[0]?.matches, 0);
-  counters.count(decide(policy, "connect", connectFacts("x.org", 443)), 1);
-  assert.equal(counters.list(policy)[0]?.matches, 1);
-  counters.keepOnly(policyOf({ id: "other", condition: "true" }));
-  assert.equal(counters.list(policy)[0]?.matches, 0);
+  const due = (nowMs: number): number => {
+    const { failures = [] } = decide(policy, "http", httpFacts("GET", "x.org"));
+    return counters.countFailures(failures, nowMs).length;
+  };
+  assert.deepEqual([due(4000), due(63_999), due(64_000)], [1, 0, 1]);
+  assert.deepEqual(counters.list(policy).map(({ errors, matches }) => [errors, matches]), [[3, 0]]);
+});
+
+Deno.test("RuleCounters keeps the counts of rules that a reload leaves as they were", () => {
+  const [same, other] = [
+    { id: "same", condition: 'http.host == "x.org"' },
+    { id: "other", condition: 'http.host == "y.org"' },
+  ];
+  const before = policyOf(same, other);
+  const counters = new RuleCounters();
+  for (const rule of before.rules) counters.countMatch(rule, false, 1);
+  const after = policyOf({ ...other, condition: 'http.host == "z.org"' }, same);
+  counters.keepUnchanged(before, after);
+  assert.deepEqual(counters.list(after).map(({ id, matches }) => [id, matches]), [
+    ["other", 0],
+    ["same", 1],
+  ]);
 });
 
 function attempt(layer: RecordedAttempt["layer"], host: string, port = 443): RecordedAttempt {
@@ -87,6 +95,32 @@ Deno.test("diffPolicies() lists what would flip, the most frequent first", () =>
       ["dns", "y.org", 1, true, false],
     ],
   );
+});
+
+Deno.test("diffTests() lists the policy tests whose answer would change, each request once", () => {
+  const tests = `tests:
+  - { url: https://x.org/, expect: allow }
+  - { name: again, url: https://x.org/, expect: allow }
+  - { dns: y.org, expect: block }
+`;
+  const before = compilePolicy([{ path: "a.yaml", text: TESTED + tests }], { generation: 1 });
+  assert.ok(before.ok);
+  const after = policyOf({ id: "late", condition: 'http.host == "x.org" && network.port == 80' });
+  const { examined, flips } = diffTests(before.policy, after, before.policyTests);
+  assert.equal(examined, 2);
+  assert.deepEqual(
+    flips.map(({ name, before, after }) => [name, before.allowed, after.steps.at(-1)?.layer]),
+    [["again", true, "connect"]],
+  );
+});
+
+Deno.test("diffRules() tells added, removed and changed rules apart, wherever they are written", () => {
+  const [a, b] = [{ id: "a", condition: "true" }, { id: "b", condition: "true" }];
+  const before = compileFiles({ "1.yaml": ruleFileText([a, b, { ...a, id: "gone" }]) });
+  const after = compileFiles({
+    "2.yaml": ruleFileText([{ ...b, log: true }, { ...a, id: "new" }, a]),
+  });
+  assert.deepEqual(diffRules(before, after), { added: ["new"], removed: ["gone"], changed: ["b"] });
 });
 
 const TESTED = `
@@ -130,6 +164,14 @@ tests:
   ]);
 });
 
+Deno.test("a rule in a test file is refused", () => {
+  for (const path of ["a.test.yaml", "a.test.yml"]) {
+    const result = compilePolicy([{ path, text: TESTED }], { generation: 1 });
+    assert.ok(!result.ok);
+    assert.deepEqual(result.errors.map(({ code, line }) => [code, line]), [["rules.test_file", 4]]);
+  }
+});
+
 Deno.test("a set whose own tests fail is refused, and each failure is named", () => {
   const tests = "tests:\n  - { dns: x.org, expect: block }\n  - { dns: y.org, expect: allow }\n";
   const result = compilePolicy([{ path: "a.yaml", text: TESTED + tests }], { generation: 1 });
@@ -160,6 +202,10 @@ Deno.test("testExpression() tells true, false, unknown and error apart", () => {
     "CEL parse error: undefined identifier 'http_host'",
   ]);
   assert.equal(testExpression("http.host", facts).outcome, "error");
+  const { missing } = testExpression('http.host == "x.org" && run.tool == agent.name', {
+    http: { host: "x.org" },
+  });
+  assert.deepEqual(missing, ["agent.name", "run.tool"]);
   assert.ok(testExpression('network.ip == "1.2.3.4"', facts, "http").pending);
   assert.ok(!testExpression('network.ip == "1.2.3.4"', facts, "dial").pending);
 });

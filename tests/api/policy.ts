@@ -1,0 +1,79 @@
+/** A host API over the real policy, with rule files of its own. */
+import { type Decision, DecisionLog } from "../../lib/decision.ts";
+import { hostApp } from "../../lib/api/host.ts";
+import { serveUnix } from "../../lib/api/unix_server.ts";
+import { ActivePolicy } from "../../lib/policy.ts";
+import type { Facts, Layer } from "../../lib/rules/types.ts";
+import { withDirectory } from "./running.ts";
+import { healthy, services } from "./services.ts";
+
+const SOURCE = "10.200.0.2";
+
+/** A served policy. */
+export interface ServedPolicy {
+  /** Of the API's socket. */
+  readonly path: string;
+  /** A directory that goes with the test. */
+  readonly directory: string;
+  /** Where its rule files are. */
+  readonly rulesDir: string;
+  /** Judges and records an attempt as an enforcement point does. */
+  attempt(layer: Layer, facts: Facts): Decision;
+}
+
+/** Writes rule files into a new directory. */
+export function writeRules(dir: string, files: Readonly<Record<string, string>>): void {
+  Deno.mkdirSync(dir, { mode: 0o755 });
+  for (const [name, text] of Object.entries(files)) {
+    Deno.writeTextFileSync(`${dir}/${name}`, text, { mode: 0o644 });
+    Deno.chmodSync(`${dir}/${name}`, 0o644);
+  }
+  Deno.chmodSync(dir, 0o755);
+}
+
+/** Runs `test` against an API over these rule files. */
+export async function withPolicy(
+  files: Readonly<Record<string, string>>,
+  test: (served: ServedPolicy) => Promise<void>,
+): Promise<void> {
+  await withDirectory(async (directory) => {
+    const path = `${directory}/host.sock`;
+    const rulesDir = `${directory}/rules.d`;
+    writeRules(rulesDir, files);
+    const policy = new ActivePolicy(rulesDir, true);
+    await policy.reload();
+    const decisions = new DecisionLog();
+    decisions.addSink(policy.count);
+    const attempt = (layer: Layer, facts: Facts): Decision => {
+      const { verdict, generation } = policy.judge(layer, facts);
+      return decisions.record({
+        layer,
+        generation,
+        agent: { name: facts.agent?.name ?? "", address: SOURCE, network: "outcall-agent-net" },
+        source: SOURCE,
+        attempt: layer === "dns"
+          ? { host: facts.dns?.query ?? "", recordType: facts.dns?.record_type ?? "" }
+          : {
+            host: facts.http?.host ?? "",
+            port: facts.network?.port ?? 0,
+            method: facts.http?.method ?? "",
+          },
+        verdict: verdict.allowed ? "allow" : "block",
+        reason: verdict.reason,
+        rule: verdict.rule,
+      });
+    };
+    const server = await serveUnix({
+      path,
+      mode: 0o600,
+      target: "host_api",
+      admit: () => {},
+      fetch: hostApp({ ...services(healthy(), { calls: [] }), policy, decisions }).fetch,
+    });
+    try {
+      await test({ path, directory, rulesDir, attempt });
+    } finally {
+      await server.close();
+    }
+  });
+}
