@@ -1,9 +1,9 @@
 /**
  * The one function that decides. Pure and synchronous: facts in, verdict out. Default is block.
  */
-import { CAN_BE_TRUE, Evaluation, FAILED, type Outcome, TRUE } from "./evaluate.ts";
 import type { Candidates } from "./index.ts";
 import { PENDING_FACTS } from "./language.ts";
+import { CAN_BE_TRUE, Evaluation, FAILED, type Outcome, TRUE } from "./outcome.ts";
 import type { CompiledRule, Policy } from "./policy.ts";
 import {
   DEFAULT_EGRESS,

@@ -7,7 +7,15 @@ import { judge, type JudgedStep } from "./answer.ts";
 import { compileCondition, compileValue } from "./evaluate.ts";
 import { type Expr, parts } from "./ir.ts";
 import { PENDING_FACTS } from "./language.ts";
-import { CAN_BE_TRUE, Evaluation, FAILED, FALSE, isKnown, type Outcome, TRUE } from "./evaluate.ts";
+import {
+  CAN_BE_TRUE,
+  Evaluation,
+  FAILED,
+  FALSE,
+  isKnown,
+  type Outcome,
+  TRUE,
+} from "./outcome.ts";
 import type { CompiledRule, Policy } from "./policy.ts";
 import { type RequestSpec, stepsOf } from "./request.ts";
 import type { Facts, Layer, Verdict } from "./types.ts";
@@ -43,12 +51,19 @@ export interface ExplainedStep {
   /** The rule that decided. */
   readonly rule: ExplainedRule | null;
   /** For a refusal by default or port: the allow rule that came nearest, and what kept it from counting. */
-  readonly nearest: { readonly rule: ExplainedRule; readonly failed: Clause | null } | null;
+  readonly nearest: {
+    readonly rule: ExplainedRule;
+    readonly failed: Clause | null;
+  } | null;
 }
 
 /** The whole answer. */
 export type Explanation =
-  | { readonly ok: true; readonly allowed: boolean; readonly steps: readonly ExplainedStep[] }
+  | {
+    readonly ok: true;
+    readonly allowed: boolean;
+    readonly steps: readonly ExplainedStep[];
+  }
   | { readonly ok: false; readonly message: string };
 
 function truthOf(outcome: Outcome): Truth {
@@ -76,7 +91,10 @@ function factsOf(expr: Expr, evaluation: Evaluation): Record<string, unknown> {
     const value = compileValue(expr)(evaluation);
     return { [expr.name]: isKnown(value) ? value : null };
   }
-  return Object.assign({}, ...parts(expr).map((part) => factsOf(part, evaluation)));
+  return Object.assign(
+    {},
+    ...parts(expr).map((part) => factsOf(part, evaluation)),
+  );
 }
 
 function count(text: string, char: string): number {
@@ -94,7 +112,11 @@ function textOf({ at: [start, end] }: Expr, condition: string): string {
   return condition.slice(start, stop).trimEnd();
 }
 
-function explainClause(expr: Expr, condition: string, evaluation: Evaluation): Clause {
+function explainClause(
+  expr: Expr,
+  condition: string,
+  evaluation: Evaluation,
+): Clause {
   return {
     text: textOf(expr, condition),
     truth: truthOf(compileCondition(expr)(evaluation)),
@@ -102,7 +124,10 @@ function explainClause(expr: Expr, condition: string, evaluation: Evaluation): C
   };
 }
 
-function explainRule(rule: CompiledRule, evaluation: Evaluation): ExplainedRule {
+function explainRule(
+  rule: CompiledRule,
+  evaluation: Evaluation,
+): ExplainedRule {
   return {
     id: rule.id,
     file: rule.file,
@@ -110,7 +135,9 @@ function explainRule(rule: CompiledRule, evaluation: Evaluation): ExplainedRule 
     action: rule.action,
     condition: rule.condition,
     truth: truthOf(rule.evaluate(evaluation)),
-    clauses: clausesOf(rule.expr).map((expr) => explainClause(expr, rule.condition, evaluation)),
+    clauses: clausesOf(rule.expr).map((expr) =>
+      explainClause(expr, rule.condition, evaluation)
+    ),
   };
 }
 
@@ -131,7 +158,9 @@ function distance(expr: Expr, evaluation: Evaluation): Distance {
   }
   if (expr.op === "or") {
     const items = expr.items.map((item) => distance(item, evaluation));
-    return items.reduce((best, item) => item.clauses < best.clauses ? item : best);
+    return items.reduce((best, item) =>
+      item.clauses < best.clauses ? item : best
+    );
   }
   const counts = (compileCondition(expr)(evaluation) & CAN_BE_TRUE) !== 0;
   return counts ? { clauses: 0, failed: null } : { clauses: 1, failed: expr };
@@ -145,7 +174,8 @@ function hostOf({ network, http, dns }: Facts): string | undefined {
 /** Whether the rule is about this host, whatever else it wants. */
 function namesHost({ hosts }: CompiledRule, host: string | undefined): boolean {
   if (host === undefined || hosts === null) return false;
-  return hosts.exact.has(host) || [...hosts.under].some((parent) => isUnder(host, parent));
+  return hosts.exact.has(host) ||
+    [...hosts.under].some((parent) => isUnder(host, parent));
 }
 
 /** What ranks rules by how near they came, the least first. */
@@ -159,11 +189,17 @@ function remoteness(rule: CompiledRule, evaluation: Evaluation): Remoteness {
   const { clauses, failed } = distance(rule.expr, evaluation);
   const all = clausesOf(rule.expr);
   const foreign =
-    all.filter((clause) => truthOf(compileCondition(clause)(evaluation)) === "never").length;
+    all.filter((clause) =>
+      truthOf(compileCondition(clause)(evaluation)) === "never"
+    ).length;
   const isAbout = namesHost(rule, hostOf(evaluation.facts));
   // A rule about this host is nearer than one about another; one about other facts altogether is not
   // near at all (a rule on a tool, for a name).
-  return { rule, failed, rank: [isAbout ? 0 : 1, foreign, clauses, clauses / all.length] };
+  return {
+    rule,
+    failed,
+    rank: [isAbout ? 0 : 1, foreign, clauses, clauses / all.length],
+  };
 }
 
 function isNearer(a: Remoteness, b: Remoteness): boolean {
@@ -171,7 +207,10 @@ function isNearer(a: Remoteness, b: Remoteness): boolean {
   return i >= 0 && (a.rank[i] ?? 0) < (b.rank[i] ?? 0);
 }
 
-function nearestRule(policy: Policy, evaluation: Evaluation): ExplainedStep["nearest"] {
+function nearestRule(
+  policy: Policy,
+  evaluation: Evaluation,
+): ExplainedStep["nearest"] {
   let best: Remoteness | null = null;
   for (const rule of policy.rules) {
     if (rule.action !== "allow") continue;
@@ -182,15 +221,20 @@ function nearestRule(policy: Policy, evaluation: Evaluation): ExplainedStep["nea
   const { rule, failed } = best;
   return {
     rule: explainRule(rule, evaluation),
-    failed: failed === null ? null : explainClause(failed, rule.condition, evaluation),
+    failed: failed === null
+      ? null
+      : explainClause(failed, rule.condition, evaluation),
   };
 }
 
 function explainStep(policy: Policy, step: JudgedStep): ExplainedStep {
   const evaluation = new Evaluation(step.facts, PENDING_FACTS[step.layer]);
   const { verdict } = step;
-  const rule = verdict.rule === null ? undefined : policy.byId.get(verdict.rule.id);
-  const isDecided = verdict.reason === "rule" || verdict.reason === "rule_error";
+  const rule = verdict.rule === null
+    ? undefined
+    : policy.byId.get(verdict.rule.id);
+  const isDecided = verdict.reason === "rule" ||
+    verdict.reason === "rule_error";
   return {
     layer: step.layer,
     facts: step.facts,
@@ -205,5 +249,9 @@ export function explain(policy: Policy, spec: RequestSpec): Explanation {
   const steps = stepsOf(spec);
   if (!steps.ok) return steps;
   const { allowed, steps: judged } = judge(policy, steps.steps);
-  return { ok: true, allowed, steps: judged.map((step) => explainStep(policy, step)) };
+  return {
+    ok: true,
+    allowed,
+    steps: judged.map((step) => explainStep(policy, step)),
+  };
 }

@@ -10,7 +10,7 @@ import { hostsOf } from "./index.ts";
 import { type Expr, mentions, parts } from "./ir.ts";
 import { FACT_NAMES, type FactName, PENDING_FACTS } from "./language.ts";
 import { LIMITS } from "./limits.ts";
-import { CAN_BE_TRUE, Evaluation } from "./evaluate.ts";
+import { CAN_BE_TRUE, Evaluation } from "./outcome.ts";
 import type { CompiledRule, Policy } from "./policy.ts";
 import type { Facts } from "./types.ts";
 
@@ -70,7 +70,11 @@ const SHARED_DOMAINS = [
   "workers.dev",
 ];
 
-const HOST_FACTS: ReadonlySet<string> = new Set(["network.hostname", "http.host", "dns.query"]);
+const HOST_FACTS: ReadonlySet<string> = new Set([
+  "network.hostname",
+  "http.host",
+  "dns.query",
+]);
 
 /** What any later layer of a network request, or another agent, may bring. */
 const OPEN_FACTS: ReadonlySet<FactName> = new Set([
@@ -101,7 +105,15 @@ function warning(
 ): Diagnostic {
   const { file, line, id } = rule;
   const text = `rule '${id}' ${message}`;
-  return { severity: "warning", code, file, line, column: 1, message: text, hint };
+  return {
+    severity: "warning",
+    code,
+    file,
+    line,
+    column: 1,
+    message: text,
+    hint,
+  };
 }
 
 function hostFacts(host: string): Facts {
@@ -112,7 +124,11 @@ function tunnelFacts(host: string): Facts {
   return { network: { hostname: host }, http: { host, method: "CONNECT" } };
 }
 
-function canCount(rule: CompiledRule, facts: Facts, open: ReadonlySet<FactName>): boolean {
+function canCount(
+  rule: CompiledRule,
+  facts: Facts,
+  open: ReadonlySet<FactName>,
+): boolean {
   return (rule.evaluate(new Evaluation(facts, open)) & CAN_BE_TRUE) !== 0;
 }
 
@@ -123,8 +139,14 @@ function opensAnyHost(rule: CompiledRule): boolean {
 }
 
 /** Why a text literal can never equal a fact; null when it can. */
-function literalProblem(fact: FactName, text: string): { message: string; hint: string } | null {
-  const never = (what: string, hint: string): { message: string; hint: string } => ({
+function literalProblem(
+  fact: FactName,
+  text: string,
+): { message: string; hint: string } | null {
+  const never = (
+    what: string,
+    hint: string,
+  ): { message: string; hint: string } => ({
     message: `compares ${fact} with '${text}', which it never is: ${what}`,
     hint,
   });
@@ -136,7 +158,9 @@ function literalProblem(fact: FactName, text: string): { message: string; hint: 
         ? null
         : never("it is in upper case", `Write '${text.toUpperCase()}'.`);
     case "http.path":
-      if (!text.startsWith("/")) return never("it starts with '/'", `Write '/${text}'.`);
+      if (!text.startsWith("/")) {
+        return never("it starts with '/'", `Write '/${text}'.`);
+      }
       return text.includes("?")
         ? never("it has no query", "Leave out '?' and what follows it.")
         : null;
@@ -151,11 +175,16 @@ function literalProblem(fact: FactName, text: string): { message: string; hint: 
 
 type Never = (what: string, hint: string) => { message: string; hint: string };
 
-function hostLiteralProblem(text: string, never: Never): { message: string; hint: string } | null {
+function hostLiteralProblem(
+  text: string,
+  never: Never,
+): { message: string; hint: string } | null {
   const host = parseHost(text);
   if (host !== null) {
     const name = String(host);
-    return name === text ? null : never("it is in canonical form", `Write '${name}'.`);
+    return name === text
+      ? null
+      : never("it is in canonical form", `Write '${name}'.`);
   }
   const wildcard = /^\*\.(.+)$/.exec(text)?.[1];
   if (wildcard !== undefined && Hostname.parse(wildcard) !== null) {
@@ -164,7 +193,10 @@ function hostLiteralProblem(text: string, never: Never): { message: string; hint
   const url = URL.parse(text.includes("://") ? text : `x://${text}`);
   const inner = url === null ? null : parseHost(url.hostname);
   return inner === null
-    ? never("it is a host name", "Write the name alone, such as api.example.com.")
+    ? never(
+      "it is a host name",
+      "Write the name alone, such as api.example.com.",
+    )
     : never("it is a host name alone", `Write '${String(inner)}'.`);
 }
 
@@ -172,15 +204,28 @@ function hostLiteralProblem(text: string, never: Never): { message: string; hint
 function* comparisons(expr: Expr): Generator<{ fact: FactName; text: string }> {
   for (const part of parts(expr)) yield* comparisons(part);
   if (expr.op === "==" || expr.op === "!=") {
-    for (const [a, b] of [[expr.left, expr.right], [expr.right, expr.left]] as const) {
-      if (a.op === "fact" && b.op === "constant" && typeof b.value === "string") {
+    for (
+      const [a, b] of [[expr.left, expr.right], [
+        expr.right,
+        expr.left,
+      ]] as const
+    ) {
+      if (
+        a.op === "fact" && b.op === "constant" && typeof b.value === "string"
+      ) {
         yield { fact: a.name, text: b.value };
       }
     }
   }
-  if (expr.op !== "in" || expr.left.op !== "fact" || expr.right.op !== "constant") return;
-  const items: readonly unknown[] = Array.isArray(expr.right.value) ? expr.right.value : [];
-  for (const text of items) if (typeof text === "string") yield { fact: expr.left.name, text };
+  if (
+    expr.op !== "in" || expr.left.op !== "fact" || expr.right.op !== "constant"
+  ) return;
+  const items: readonly unknown[] = Array.isArray(expr.right.value)
+    ? expr.right.value
+    : [];
+  for (const text of items) {
+    if (typeof text === "string") yield { fact: expr.left.name, text };
+  }
 }
 
 /** Facts that two clauses of one `&&` want to have different values. */
@@ -207,7 +252,14 @@ function lintNever(rule: CompiledRule): Diagnostic[] {
   const fact = contradiction(rule.expr);
   if (fact !== null) {
     const message = `can never match: it wants two different values of ${fact}`;
-    findings.push(warning(rule, "lint.never_matches", message, "Use || or a list instead of &&."));
+    findings.push(
+      warning(
+        rule,
+        "lint.never_matches",
+        message,
+        "Use || or a list instead of &&.",
+      ),
+    );
   } else if (!canCount(rule, {}, EVERY_FACT)) {
     const message = "can never match: its condition is always false";
     findings.push(warning(rule, "lint.never_matches", message, "Remove it."));
@@ -218,9 +270,17 @@ function lintNever(rule: CompiledRule): Diagnostic[] {
 /** A host test that other people's names pass too. */
 function* looseHostTests(expr: Expr): Generator<{ text: string; how: string }> {
   for (const part of parts(expr)) yield* looseHostTests(part);
-  if (expr.op === "matches" && expr.item.op === "fact" && HOST_FACTS.has(expr.item.name)) {
+  if (
+    expr.op === "matches" && expr.item.op === "fact" &&
+    HOST_FACTS.has(expr.item.name)
+  ) {
     const anchored = expr.pattern.startsWith("^") && expr.pattern.endsWith("$");
-    if (!anchored) yield { text: expr.pattern, how: "finds the pattern anywhere in the name" };
+    if (!anchored) {
+      yield {
+        text: expr.pattern,
+        how: "finds the pattern anywhere in the name",
+      };
+    }
   }
   if (expr.op !== "call") return;
   const [item, argument] = expr.items;
@@ -242,7 +302,10 @@ function* suffixes(expr: Expr): Generator<string> {
   if (expr.op === "call" && expr.name === "endsWith") {
     const [item, argument] = expr.items;
     const isHost = item?.op === "fact" && HOST_FACTS.has(item.name);
-    if (isHost && argument?.op === "constant" && typeof argument.value === "string") {
+    if (
+      isHost && argument?.op === "constant" &&
+      typeof argument.value === "string"
+    ) {
       yield argument.value.replace(/^\./, "");
     }
   }
@@ -252,21 +315,35 @@ function lintHosts(rule: CompiledRule): Diagnostic[] {
   if (rule.action !== "allow") return [];
   if (opensAnyHost(rule)) {
     const message = "allows every host";
-    const hint = 'Add a clause on the host, such as http.host == "api.example.com".';
+    const hint =
+      'Add a clause on the host, such as http.host == "api.example.com".';
     return [warning(rule, "lint.any_host", message, hint)];
   }
   const findings: Diagnostic[] = [];
   for (const { text, how } of looseHostTests(rule.expr)) {
     const hint = `Use == for one name, or .under("example.com") for a domain.`;
     findings.push(
-      warning(rule, "lint.loose_host", `tests a host with '${text}', which ${how}`, hint),
+      warning(
+        rule,
+        "lint.loose_host",
+        `tests a host with '${text}', which ${how}`,
+        hint,
+      ),
     );
   }
   for (const suffix of suffixes(rule.expr)) {
     const shared = !suffix.includes(".") || SHARED_DOMAINS.includes(suffix);
     if (!shared) continue;
-    const message = `allows every name under '${suffix}', where anybody can have one`;
-    findings.push(warning(rule, "lint.shared_domain", message, "Name the hosts that are needed."));
+    const message =
+      `allows every name under '${suffix}', where anybody can have one`;
+    findings.push(
+      warning(
+        rule,
+        "lint.shared_domain",
+        message,
+        "Name the hosts that are needed.",
+      ),
+    );
   }
   const resolvers = ENCRYPTED_RESOLVERS.filter((host) =>
     canCount(rule, tunnelFacts(host), TUNNEL_FACTS)
@@ -275,19 +352,33 @@ function lintHosts(rule: CompiledRule): Diagnostic[] {
     const message = `admits DNS over HTTPS (${
       resolvers.join(", ")
     }), which hides what is looked up`;
-    findings.push(warning(rule, "lint.encrypted_dns", message, "Block it in an earlier rule."));
+    findings.push(
+      warning(
+        rule,
+        "lint.encrypted_dns",
+        message,
+        "Block it in an earlier rule.",
+      ),
+    );
   }
   return findings;
 }
 
 /** Facts that nobody sees inside a tunnel. */
-const HIDDEN_FACTS: readonly FactName[] = ["http.path", "http.headers", "http.body_size"];
+const HIDDEN_FACTS: readonly FactName[] = [
+  "http.path",
+  "http.headers",
+  "http.body_size",
+];
 
 /** Whether the rule itself says that it is about plain HTTP. */
 function isForPort80(rule: CompiledRule, host: string): boolean {
   const ports = rule.egress?.ports;
   if (ports !== undefined) return ports.every((port) => port === 80);
-  const toHttps = { ...hostFacts(host), network: { hostname: host, port: 443 } };
+  const toHttps = {
+    ...hostFacts(host),
+    network: { hostname: host, port: 443 },
+  };
   return !canCount(rule, toHttps, OPEN_FACTS);
 }
 
@@ -297,9 +388,8 @@ function lintTunnel(rule: CompiledRule): Diagnostic[] {
   );
   if (hidden.length === 0) return [];
   const hosts = hostsOf(rule.expr);
-  const host = hosts === null
-    ? PROBE_HOST
-    : [...hosts.exact][0] ?? [...hosts.under].map((parent) => `probe.${parent}`)[0] ?? PROBE_HOST;
+  const host = hosts === null ? PROBE_HOST : [...hosts.exact][0] ??
+    [...hosts.under].map((parent) => `probe.${parent}`)[0] ?? PROBE_HOST;
   const plain = canCount(rule, hostFacts(host), OPEN_FACTS);
   if (!plain || canCount(rule, tunnelFacts(host), TUNNEL_FACTS)) return [];
   if (isForPort80(rule, host)) return [];
@@ -324,10 +414,18 @@ function samePorts(a: CompiledRule, b: CompiledRule): boolean {
 }
 
 /** An earlier rule that decides whenever `rule` would. */
-function hidingRule(policy: Policy, rule: CompiledRule, position: number): CompiledRule | null {
+function hidingRule(
+  policy: Policy,
+  rule: CompiledRule,
+  position: number,
+): CompiledRule | null {
   const hosts = hostsOf(rule.expr);
-  const host = hosts === null ? undefined : [...hosts.exact][0] ?? [...hosts.under][0];
-  const candidates = policy.index.candidates(host === undefined ? {} : hostFacts(host));
+  const host = hosts === null
+    ? undefined
+    : [...hosts.exact][0] ?? [...hosts.under][0];
+  const candidates = policy.index.candidates(
+    host === undefined ? {} : hostFacts(host),
+  );
   for (let tried = 0; tried < MAX_HIDING_CANDIDATES; tried++) {
     const i = candidates.next();
     const earlier = policy.rules[i];
@@ -338,7 +436,11 @@ function hidingRule(policy: Policy, rule: CompiledRule, position: number): Compi
   return null;
 }
 
-function lintHidden(policy: Policy, rule: CompiledRule, position: number): Diagnostic[] {
+function lintHidden(
+  policy: Policy,
+  rule: CompiledRule,
+  position: number,
+): Diagnostic[] {
   const earlier = hidingRule(policy, rule, position);
   if (earlier === null) return [];
   const message =
@@ -359,7 +461,14 @@ function lintCost(policy: Policy): Diagnostic[] {
   const message = `and ${rules.length - 1} others without a host may take ${
     Math.ceil(ns / 1_000_000)
   } ms for one hostile request (each rule by itself stays below ${limitMs} ms)`;
-  return [warning(slowest, "lint.slow", message, "Add a clause on the host to each of them.")];
+  return [
+    warning(
+      slowest,
+      "lint.slow",
+      message,
+      "Add a clause on the host to each of them.",
+    ),
+  ];
 }
 
 /** Everything about a policy that its author may want to reconsider, in evaluation order. */

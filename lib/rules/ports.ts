@@ -1,6 +1,7 @@
 /** Which rules admit a port by their condition (decision D25). */
-import { CAN_BE_TRUE, compileCondition, type Evaluation, TRUE } from "./evaluate.ts";
+import { compileCondition } from "./evaluate.ts";
 import { type Expr, mentions } from "./ir.ts";
+import { CAN_BE_TRUE, type Evaluation, TRUE } from "./outcome.ts";
 
 /**
  * Whether a comparison of `network.port` is among the reasons why a condition counts. Asked only for a

@@ -3,8 +3,8 @@
  */
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { FAILED, FALSE, type Outcome, TRUE } from "../../lib/rules/evaluate.ts";
 import { celEnvironment } from "../../lib/rules/language.ts";
+import { FAILED, FALSE, type Outcome, TRUE } from "../../lib/rules/outcome.ts";
 import type { Facts } from "../../lib/rules/types.ts";
 import { completeFacts, condition } from "./generate.ts";
 import { conditionOf, SEED } from "./support.ts";

@@ -1,6 +1,7 @@
 /** Evaluation with facts missing: what is certain stays certain, what is impossible stays impossible. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import { FACT_NAMES, type FactName, PENDING_FACTS } from "../../lib/rules/language.ts";
 import {
   CAN_BE_FALSE,
   CAN_BE_TRUE,
@@ -9,8 +10,7 @@ import {
   TRUE,
   UNKNOWN_NEVER,
   UNKNOWN_PENDING,
-} from "../../lib/rules/evaluate.ts";
-import { FACT_NAMES, type FactName, PENDING_FACTS } from "../../lib/rules/language.ts";
+} from "../../lib/rules/outcome.ts";
 import type { Facts, Layer } from "../../lib/rules/types.ts";
 import { completeFacts, condition } from "./generate.ts";
 import { conditionOf, SEED } from "./support.ts";
