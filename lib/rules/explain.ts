@@ -7,15 +7,7 @@ import { judge, type JudgedStep } from "./answer.ts";
 import { compileCondition, compileValue } from "./evaluate.ts";
 import { type Expr, parts } from "./ir.ts";
 import { PENDING_FACTS } from "./language.ts";
-import {
-  CAN_BE_TRUE,
-  Evaluation,
-  FAILED,
-  FALSE,
-  isKnown,
-  type Outcome,
-  TRUE,
-} from "./outcome.ts";
+import { CAN_BE_TRUE, Evaluation, FAILED, FALSE, isKnown, type Outcome, TRUE } from "./outcome.ts";
 import type { CompiledRule, Policy } from "./policy.ts";
 import { type RequestSpec, stepsOf } from "./request.ts";
 import type { Facts, Layer, Verdict } from "./types.ts";
@@ -135,9 +127,7 @@ function explainRule(
     action: rule.action,
     condition: rule.condition,
     truth: truthOf(rule.evaluate(evaluation)),
-    clauses: clausesOf(rule.expr).map((expr) =>
-      explainClause(expr, rule.condition, evaluation)
-    ),
+    clauses: clausesOf(rule.expr).map((expr) => explainClause(expr, rule.condition, evaluation)),
   };
 }
 
@@ -158,9 +148,7 @@ function distance(expr: Expr, evaluation: Evaluation): Distance {
   }
   if (expr.op === "or") {
     const items = expr.items.map((item) => distance(item, evaluation));
-    return items.reduce((best, item) =>
-      item.clauses < best.clauses ? item : best
-    );
+    return items.reduce((best, item) => item.clauses < best.clauses ? item : best);
   }
   const counts = (compileCondition(expr)(evaluation) & CAN_BE_TRUE) !== 0;
   return counts ? { clauses: 0, failed: null } : { clauses: 1, failed: expr };
@@ -189,9 +177,7 @@ function remoteness(rule: CompiledRule, evaluation: Evaluation): Remoteness {
   const { clauses, failed } = distance(rule.expr, evaluation);
   const all = clausesOf(rule.expr);
   const foreign =
-    all.filter((clause) =>
-      truthOf(compileCondition(clause)(evaluation)) === "never"
-    ).length;
+    all.filter((clause) => truthOf(compileCondition(clause)(evaluation)) === "never").length;
   const isAbout = namesHost(rule, hostOf(evaluation.facts));
   // A rule about this host is nearer than one about another; one about other facts altogether is not
   // near at all (a rule on a tool, for a name).
@@ -221,18 +207,14 @@ function nearestRule(
   const { rule, failed } = best;
   return {
     rule: explainRule(rule, evaluation),
-    failed: failed === null
-      ? null
-      : explainClause(failed, rule.condition, evaluation),
+    failed: failed === null ? null : explainClause(failed, rule.condition, evaluation),
   };
 }
 
 function explainStep(policy: Policy, step: JudgedStep): ExplainedStep {
   const evaluation = new Evaluation(step.facts, PENDING_FACTS[step.layer]);
   const { verdict } = step;
-  const rule = verdict.rule === null
-    ? undefined
-    : policy.byId.get(verdict.rule.id);
+  const rule = verdict.rule === null ? undefined : policy.byId.get(verdict.rule.id);
   const isDecided = verdict.reason === "rule" ||
     verdict.reason === "rule_error";
   return {

@@ -5,22 +5,10 @@ import { type Diagnostic, Source } from "./diagnostic.ts";
 import { compileCondition } from "./evaluate.ts";
 import { FACTS } from "./facts.ts";
 import { mentions } from "./ir.ts";
-import {
-  celEnvironment,
-  FACT_NAMES,
-  type FactName,
-  PENDING_FACTS,
-} from "./language.ts";
+import { celEnvironment, FACT_NAMES, type FactName, PENDING_FACTS } from "./language.ts";
 import { LIMITS } from "./limits.ts";
 import { lowerExpression } from "./lower.ts";
-import {
-  CAN_BE_TRUE,
-  Evaluation,
-  FAILED,
-  FALSE,
-  type Outcome,
-  TRUE,
-} from "./outcome.ts";
+import { CAN_BE_TRUE, Evaluation, FAILED, FALSE, type Outcome, TRUE } from "./outcome.ts";
 import { PatternBudget } from "./pattern.ts";
 import type { Facts, Layer } from "./types.ts";
 
@@ -81,15 +69,13 @@ export function testExpression(
   if (!checked.ok) return refused(text, checked.problem);
   const whole = { start: 0, end: text.length };
   if (checked.type !== "bool") {
-    const message =
-      `CEL type error: the expression is a ${checked.type}, not true or false`;
+    const message = `CEL type error: the expression is a ${checked.type}, not true or false`;
     return refused(text, { code: "rules.not_boolean", message, ...whole });
   }
   const lowered = lowerExpression(checked.ast, new PatternBudget());
   if (!lowered.ok) return refused(text, lowered.problem);
   if (costNs(lowered.expr) > LIMITS.conditionCostNs) {
-    const message =
-      "CEL type error: on hostile input this could take longer than a millisecond";
+    const message = "CEL type error: on hostile input this could take longer than a millisecond";
     return refused(text, { code: "rules.too_expensive", message, ...whole });
   }
   const evaluation = new Evaluation(facts, PENDING_FACTS[layer]);

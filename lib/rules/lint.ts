@@ -182,9 +182,7 @@ function hostLiteralProblem(
   const host = parseHost(text);
   if (host !== null) {
     const name = String(host);
-    return name === text
-      ? null
-      : never("it is in canonical form", `Write '${name}'.`);
+    return name === text ? null : never("it is in canonical form", `Write '${name}'.`);
   }
   const wildcard = /^\*\.(.+)$/.exec(text)?.[1];
   if (wildcard !== undefined && Hostname.parse(wildcard) !== null) {
@@ -220,9 +218,7 @@ function* comparisons(expr: Expr): Generator<{ fact: FactName; text: string }> {
   if (
     expr.op !== "in" || expr.left.op !== "fact" || expr.right.op !== "constant"
   ) return;
-  const items: readonly unknown[] = Array.isArray(expr.right.value)
-    ? expr.right.value
-    : [];
+  const items: readonly unknown[] = Array.isArray(expr.right.value) ? expr.right.value : [];
   for (const text of items) {
     if (typeof text === "string") yield { fact: expr.left.name, text };
   }
@@ -315,8 +311,7 @@ function lintHosts(rule: CompiledRule): Diagnostic[] {
   if (rule.action !== "allow") return [];
   if (opensAnyHost(rule)) {
     const message = "allows every host";
-    const hint =
-      'Add a clause on the host, such as http.host == "api.example.com".';
+    const hint = 'Add a clause on the host, such as http.host == "api.example.com".';
     return [warning(rule, "lint.any_host", message, hint)];
   }
   const findings: Diagnostic[] = [];
@@ -334,8 +329,7 @@ function lintHosts(rule: CompiledRule): Diagnostic[] {
   for (const suffix of suffixes(rule.expr)) {
     const shared = !suffix.includes(".") || SHARED_DOMAINS.includes(suffix);
     if (!shared) continue;
-    const message =
-      `allows every name under '${suffix}', where anybody can have one`;
+    const message = `allows every name under '${suffix}', where anybody can have one`;
     findings.push(
       warning(
         rule,
@@ -420,9 +414,7 @@ function hidingRule(
   position: number,
 ): CompiledRule | null {
   const hosts = hostsOf(rule.expr);
-  const host = hosts === null
-    ? undefined
-    : [...hosts.exact][0] ?? [...hosts.under][0];
+  const host = hosts === null ? undefined : [...hosts.exact][0] ?? [...hosts.under][0];
   const candidates = policy.index.candidates(
     host === undefined ? {} : hostFacts(host),
   );
