@@ -43,19 +43,12 @@ export interface ExplainedStep {
   /** The rule that decided. */
   readonly rule: ExplainedRule | null;
   /** For a refusal by default or port: the allow rule that came nearest, and what kept it from counting. */
-  readonly nearest: {
-    readonly rule: ExplainedRule;
-    readonly failed: Clause | null;
-  } | null;
+  readonly nearest: { readonly rule: ExplainedRule; readonly failed: Clause | null } | null;
 }
 
 /** The whole answer. */
 export type Explanation =
-  | {
-    readonly ok: true;
-    readonly allowed: boolean;
-    readonly steps: readonly ExplainedStep[];
-  }
+  | { readonly ok: true; readonly allowed: boolean; readonly steps: readonly ExplainedStep[] }
   | { readonly ok: false; readonly message: string };
 
 function truthOf(outcome: Outcome): Truth {
@@ -83,10 +76,7 @@ function factsOf(expr: Expr, evaluation: Evaluation): Record<string, unknown> {
     const value = compileValue(expr)(evaluation);
     return { [expr.name]: isKnown(value) ? value : null };
   }
-  return Object.assign(
-    {},
-    ...parts(expr).map((part) => factsOf(part, evaluation)),
-  );
+  return Object.assign({}, ...parts(expr).map((part) => factsOf(part, evaluation)));
 }
 
 function count(text: string, char: string): number {
@@ -104,11 +94,7 @@ function textOf({ at: [start, end] }: Expr, condition: string): string {
   return condition.slice(start, stop).trimEnd();
 }
 
-function explainClause(
-  expr: Expr,
-  condition: string,
-  evaluation: Evaluation,
-): Clause {
+function explainClause(expr: Expr, condition: string, evaluation: Evaluation): Clause {
   return {
     text: textOf(expr, condition),
     truth: truthOf(compileCondition(expr)(evaluation)),
@@ -116,10 +102,7 @@ function explainClause(
   };
 }
 
-function explainRule(
-  rule: CompiledRule,
-  evaluation: Evaluation,
-): ExplainedRule {
+function explainRule(rule: CompiledRule, evaluation: Evaluation): ExplainedRule {
   return {
     id: rule.id,
     file: rule.file,
@@ -162,8 +145,7 @@ function hostOf({ network, http, dns }: Facts): string | undefined {
 /** Whether the rule is about this host, whatever else it wants. */
 function namesHost({ hosts }: CompiledRule, host: string | undefined): boolean {
   if (host === undefined || hosts === null) return false;
-  return hosts.exact.has(host) ||
-    [...hosts.under].some((parent) => isUnder(host, parent));
+  return hosts.exact.has(host) || [...hosts.under].some((parent) => isUnder(host, parent));
 }
 
 /** What ranks rules by how near they came, the least first. */
@@ -181,11 +163,7 @@ function remoteness(rule: CompiledRule, evaluation: Evaluation): Remoteness {
   const isAbout = namesHost(rule, hostOf(evaluation.facts));
   // A rule about this host is nearer than one about another; one about other facts altogether is not
   // near at all (a rule on a tool, for a name).
-  return {
-    rule,
-    failed,
-    rank: [isAbout ? 0 : 1, foreign, clauses, clauses / all.length],
-  };
+  return { rule, failed, rank: [isAbout ? 0 : 1, foreign, clauses, clauses / all.length] };
 }
 
 function isNearer(a: Remoteness, b: Remoteness): boolean {
@@ -193,10 +171,7 @@ function isNearer(a: Remoteness, b: Remoteness): boolean {
   return i >= 0 && (a.rank[i] ?? 0) < (b.rank[i] ?? 0);
 }
 
-function nearestRule(
-  policy: Policy,
-  evaluation: Evaluation,
-): ExplainedStep["nearest"] {
+function nearestRule(policy: Policy, evaluation: Evaluation): ExplainedStep["nearest"] {
   let best: Remoteness | null = null;
   for (const rule of policy.rules) {
     if (rule.action !== "allow") continue;
@@ -215,8 +190,7 @@ function explainStep(policy: Policy, step: JudgedStep): ExplainedStep {
   const evaluation = new Evaluation(step.facts, PENDING_FACTS[step.layer]);
   const { verdict } = step;
   const rule = verdict.rule === null ? undefined : policy.byId.get(verdict.rule.id);
-  const isDecided = verdict.reason === "rule" ||
-    verdict.reason === "rule_error";
+  const isDecided = verdict.reason === "rule" || verdict.reason === "rule_error";
   return {
     layer: step.layer,
     facts: step.facts,
@@ -231,9 +205,5 @@ export function explain(policy: Policy, spec: RequestSpec): Explanation {
   const steps = stepsOf(spec);
   if (!steps.ok) return steps;
   const { allowed, steps: judged } = judge(policy, steps.steps);
-  return {
-    ok: true,
-    allowed,
-    steps: judged.map((step) => explainStep(policy, step)),
-  };
+  return { ok: true, allowed, steps: judged.map((step) => explainStep(policy, step)) };
 }

@@ -36,19 +36,9 @@ const WORDS: ReadonlyMap<Outcome, ExpressionResult["outcome"]> = new Map([
 
 function refused(
   text: string,
-  problem: {
-    code: string;
-    message: string;
-    hint?: string | undefined;
-    start: number;
-    end: number;
-  },
+  problem: { code: string; message: string; hint?: string | undefined; start: number; end: number },
 ): ExpressionResult {
-  const diagnostic = new Source("expression", text).diagnostic(
-    "error",
-    problem,
-    problem,
-  );
+  const diagnostic = new Source("expression", text).diagnostic("error", problem, problem);
   return {
     result: false,
     error: problem.message,

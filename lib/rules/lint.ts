@@ -70,11 +70,7 @@ const SHARED_DOMAINS = [
   "workers.dev",
 ];
 
-const HOST_FACTS: ReadonlySet<string> = new Set([
-  "network.hostname",
-  "http.host",
-  "dns.query",
-]);
+const HOST_FACTS: ReadonlySet<string> = new Set(["network.hostname", "http.host", "dns.query"]);
 
 /** What any later layer of a network request, or another agent, may bring. */
 const OPEN_FACTS: ReadonlySet<FactName> = new Set([
@@ -105,15 +101,7 @@ function warning(
 ): Diagnostic {
   const { file, line, id } = rule;
   const text = `rule '${id}' ${message}`;
-  return {
-    severity: "warning",
-    code,
-    file,
-    line,
-    column: 1,
-    message: text,
-    hint,
-  };
+  return { severity: "warning", code, file, line, column: 1, message: text, hint };
 }
 
 function hostFacts(host: string): Facts {
@@ -124,11 +112,7 @@ function tunnelFacts(host: string): Facts {
   return { network: { hostname: host }, http: { host, method: "CONNECT" } };
 }
 
-function canCount(
-  rule: CompiledRule,
-  facts: Facts,
-  open: ReadonlySet<FactName>,
-): boolean {
+function canCount(rule: CompiledRule, facts: Facts, open: ReadonlySet<FactName>): boolean {
   return (rule.evaluate(new Evaluation(facts, open)) & CAN_BE_TRUE) !== 0;
 }
 
@@ -139,14 +123,8 @@ function opensAnyHost(rule: CompiledRule): boolean {
 }
 
 /** Why a text literal can never equal a fact; null when it can. */
-function literalProblem(
-  fact: FactName,
-  text: string,
-): { message: string; hint: string } | null {
-  const never = (
-    what: string,
-    hint: string,
-  ): { message: string; hint: string } => ({
+function literalProblem(fact: FactName, text: string): { message: string; hint: string } | null {
+  const never = (what: string, hint: string): { message: string; hint: string } => ({
     message: `compares ${fact} with '${text}', which it never is: ${what}`,
     hint,
   });
@@ -158,9 +136,7 @@ function literalProblem(
         ? null
         : never("it is in upper case", `Write '${text.toUpperCase()}'.`);
     case "http.path":
-      if (!text.startsWith("/")) {
-        return never("it starts with '/'", `Write '/${text}'.`);
-      }
+      if (!text.startsWith("/")) return never("it starts with '/'", `Write '/${text}'.`);
       return text.includes("?")
         ? never("it has no query", "Leave out '?' and what follows it.")
         : null;
@@ -175,10 +151,7 @@ function literalProblem(
 
 type Never = (what: string, hint: string) => { message: string; hint: string };
 
-function hostLiteralProblem(
-  text: string,
-  never: Never,
-): { message: string; hint: string } | null {
+function hostLiteralProblem(text: string, never: Never): { message: string; hint: string } | null {
   const host = parseHost(text);
   if (host !== null) {
     const name = String(host);
@@ -191,10 +164,7 @@ function hostLiteralProblem(
   const url = URL.parse(text.includes("://") ? text : `x://${text}`);
   const inner = url === null ? null : parseHost(url.hostname);
   return inner === null
-    ? never(
-      "it is a host name",
-      "Write the name alone, such as api.example.com.",
-    )
+    ? never("it is a host name", "Write the name alone, such as api.example.com.")
     : never("it is a host name alone", `Write '${String(inner)}'.`);
 }
 
@@ -202,26 +172,15 @@ function hostLiteralProblem(
 function* comparisons(expr: Expr): Generator<{ fact: FactName; text: string }> {
   for (const part of parts(expr)) yield* comparisons(part);
   if (expr.op === "==" || expr.op === "!=") {
-    for (
-      const [a, b] of [[expr.left, expr.right], [
-        expr.right,
-        expr.left,
-      ]] as const
-    ) {
-      if (
-        a.op === "fact" && b.op === "constant" && typeof b.value === "string"
-      ) {
+    for (const [a, b] of [[expr.left, expr.right], [expr.right, expr.left]] as const) {
+      if (a.op === "fact" && b.op === "constant" && typeof b.value === "string") {
         yield { fact: a.name, text: b.value };
       }
     }
   }
-  if (
-    expr.op !== "in" || expr.left.op !== "fact" || expr.right.op !== "constant"
-  ) return;
+  if (expr.op !== "in" || expr.left.op !== "fact" || expr.right.op !== "constant") return;
   const items: readonly unknown[] = Array.isArray(expr.right.value) ? expr.right.value : [];
-  for (const text of items) {
-    if (typeof text === "string") yield { fact: expr.left.name, text };
-  }
+  for (const text of items) if (typeof text === "string") yield { fact: expr.left.name, text };
 }
 
 /** Facts that two clauses of one `&&` want to have different values. */
@@ -248,14 +207,7 @@ function lintNever(rule: CompiledRule): Diagnostic[] {
   const fact = contradiction(rule.expr);
   if (fact !== null) {
     const message = `can never match: it wants two different values of ${fact}`;
-    findings.push(
-      warning(
-        rule,
-        "lint.never_matches",
-        message,
-        "Use || or a list instead of &&.",
-      ),
-    );
+    findings.push(warning(rule, "lint.never_matches", message, "Use || or a list instead of &&."));
   } else if (!canCount(rule, {}, EVERY_FACT)) {
     const message = "can never match: its condition is always false";
     findings.push(warning(rule, "lint.never_matches", message, "Remove it."));
@@ -266,17 +218,9 @@ function lintNever(rule: CompiledRule): Diagnostic[] {
 /** A host test that other people's names pass too. */
 function* looseHostTests(expr: Expr): Generator<{ text: string; how: string }> {
   for (const part of parts(expr)) yield* looseHostTests(part);
-  if (
-    expr.op === "matches" && expr.item.op === "fact" &&
-    HOST_FACTS.has(expr.item.name)
-  ) {
+  if (expr.op === "matches" && expr.item.op === "fact" && HOST_FACTS.has(expr.item.name)) {
     const anchored = expr.pattern.startsWith("^") && expr.pattern.endsWith("$");
-    if (!anchored) {
-      yield {
-        text: expr.pattern,
-        how: "finds the pattern anywhere in the name",
-      };
-    }
+    if (!anchored) yield { text: expr.pattern, how: "finds the pattern anywhere in the name" };
   }
   if (expr.op !== "call") return;
   const [item, argument] = expr.items;
@@ -298,10 +242,7 @@ function* suffixes(expr: Expr): Generator<string> {
   if (expr.op === "call" && expr.name === "endsWith") {
     const [item, argument] = expr.items;
     const isHost = item?.op === "fact" && HOST_FACTS.has(item.name);
-    if (
-      isHost && argument?.op === "constant" &&
-      typeof argument.value === "string"
-    ) {
+    if (isHost && argument?.op === "constant" && typeof argument.value === "string") {
       yield argument.value.replace(/^\./, "");
     }
   }
@@ -318,26 +259,14 @@ function lintHosts(rule: CompiledRule): Diagnostic[] {
   for (const { text, how } of looseHostTests(rule.expr)) {
     const hint = `Use == for one name, or .under("example.com") for a domain.`;
     findings.push(
-      warning(
-        rule,
-        "lint.loose_host",
-        `tests a host with '${text}', which ${how}`,
-        hint,
-      ),
+      warning(rule, "lint.loose_host", `tests a host with '${text}', which ${how}`, hint),
     );
   }
   for (const suffix of suffixes(rule.expr)) {
     const shared = !suffix.includes(".") || SHARED_DOMAINS.includes(suffix);
     if (!shared) continue;
     const message = `allows every name under '${suffix}', where anybody can have one`;
-    findings.push(
-      warning(
-        rule,
-        "lint.shared_domain",
-        message,
-        "Name the hosts that are needed.",
-      ),
-    );
+    findings.push(warning(rule, "lint.shared_domain", message, "Name the hosts that are needed."));
   }
   const resolvers = ENCRYPTED_RESOLVERS.filter((host) =>
     canCount(rule, tunnelFacts(host), TUNNEL_FACTS)
@@ -346,33 +275,19 @@ function lintHosts(rule: CompiledRule): Diagnostic[] {
     const message = `admits DNS over HTTPS (${
       resolvers.join(", ")
     }), which hides what is looked up`;
-    findings.push(
-      warning(
-        rule,
-        "lint.encrypted_dns",
-        message,
-        "Block it in an earlier rule.",
-      ),
-    );
+    findings.push(warning(rule, "lint.encrypted_dns", message, "Block it in an earlier rule."));
   }
   return findings;
 }
 
 /** Facts that nobody sees inside a tunnel. */
-const HIDDEN_FACTS: readonly FactName[] = [
-  "http.path",
-  "http.headers",
-  "http.body_size",
-];
+const HIDDEN_FACTS: readonly FactName[] = ["http.path", "http.headers", "http.body_size"];
 
 /** Whether the rule itself says that it is about plain HTTP. */
 function isForPort80(rule: CompiledRule, host: string): boolean {
   const ports = rule.egress?.ports;
   if (ports !== undefined) return ports.every((port) => port === 80);
-  const toHttps = {
-    ...hostFacts(host),
-    network: { hostname: host, port: 443 },
-  };
+  const toHttps = { ...hostFacts(host), network: { hostname: host, port: 443 } };
   return !canCount(rule, toHttps, OPEN_FACTS);
 }
 
@@ -382,8 +297,9 @@ function lintTunnel(rule: CompiledRule): Diagnostic[] {
   );
   if (hidden.length === 0) return [];
   const hosts = hostsOf(rule.expr);
-  const host = hosts === null ? PROBE_HOST : [...hosts.exact][0] ??
-    [...hosts.under].map((parent) => `probe.${parent}`)[0] ?? PROBE_HOST;
+  const host = hosts === null
+    ? PROBE_HOST
+    : [...hosts.exact][0] ?? [...hosts.under].map((parent) => `probe.${parent}`)[0] ?? PROBE_HOST;
   const plain = canCount(rule, hostFacts(host), OPEN_FACTS);
   if (!plain || canCount(rule, tunnelFacts(host), TUNNEL_FACTS)) return [];
   if (isForPort80(rule, host)) return [];
@@ -408,16 +324,10 @@ function samePorts(a: CompiledRule, b: CompiledRule): boolean {
 }
 
 /** An earlier rule that decides whenever `rule` would. */
-function hidingRule(
-  policy: Policy,
-  rule: CompiledRule,
-  position: number,
-): CompiledRule | null {
+function hidingRule(policy: Policy, rule: CompiledRule, position: number): CompiledRule | null {
   const hosts = hostsOf(rule.expr);
   const host = hosts === null ? undefined : [...hosts.exact][0] ?? [...hosts.under][0];
-  const candidates = policy.index.candidates(
-    host === undefined ? {} : hostFacts(host),
-  );
+  const candidates = policy.index.candidates(host === undefined ? {} : hostFacts(host));
   for (let tried = 0; tried < MAX_HIDING_CANDIDATES; tried++) {
     const i = candidates.next();
     const earlier = policy.rules[i];
@@ -428,11 +338,7 @@ function hidingRule(
   return null;
 }
 
-function lintHidden(
-  policy: Policy,
-  rule: CompiledRule,
-  position: number,
-): Diagnostic[] {
+function lintHidden(policy: Policy, rule: CompiledRule, position: number): Diagnostic[] {
   const earlier = hidingRule(policy, rule, position);
   if (earlier === null) return [];
   const message =
@@ -453,14 +359,7 @@ function lintCost(policy: Policy): Diagnostic[] {
   const message = `and ${rules.length - 1} others without a host may take ${
     Math.ceil(ns / 1_000_000)
   } ms for one hostile request (each rule by itself stays below ${limitMs} ms)`;
-  return [
-    warning(
-      slowest,
-      "lint.slow",
-      message,
-      "Add a clause on the host to each of them.",
-    ),
-  ];
+  return [warning(slowest, "lint.slow", message, "Add a clause on the host to each of them.")];
 }
 
 /** Everything about a policy that its author may want to reconsider, in evaluation order. */
