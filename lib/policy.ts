@@ -15,7 +15,7 @@ import type { Decision } from "./decision.ts";
 import { messageOf, OutcallError } from "./errors.ts";
 import { logger } from "./log.ts";
 import { Mutex } from "./mutex.ts";
-import { answer, type Answer } from "./rules/answer.ts";
+import { type Answer, answer } from "./rules/answer.ts";
 import { compilePolicy, type CompileResult } from "./rules/compile.ts";
 import { type RuleCounter, RuleCounters } from "./rules/counters.ts";
 import { decide } from "./rules/decide.ts";
