@@ -13,7 +13,6 @@ import { type Reading, tunnelFacts } from "./facts.ts";
 import type { TunnelRequest } from "./head.ts";
 import { TimeLimitExceeded, within } from "./limit.ts";
 import { Refusal } from "./refusal.ts";
-import { relay } from "./relay.ts";
 import type { BufferedConn } from "./stream.ts";
 
 const ESTABLISHED = bytesOf("HTTP/1.1 200 Connection Established\r\n\r\n");
@@ -60,8 +59,7 @@ export async function tunnel(
   const { rule, generation } = dialled.admission;
   onAdmitted({ ...admission, rule, generation });
   await dialled.upstream.write(client.take(client.buffered.length));
-  exchange.relaying = true;
-  await relay(client.conn, dialled.upstream.conn, context.limits.idleMs);
+  await exchange.relay(context.relay, dialled.upstream);
 }
 
 /** Throws unless the rule takes whatever bytes the client sends. */

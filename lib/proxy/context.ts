@@ -3,6 +3,7 @@ import type { Agent } from "../agents.ts";
 import type { Hostname } from "../net/host.ts";
 import type { Ip } from "../net/ip.ts";
 import type { Judge } from "../policy.ts";
+import type { Relay } from "./relay/relay.ts";
 
 /** Limits of the proxy; times in milliseconds. */
 export interface ProxyLimits {
@@ -50,4 +51,6 @@ export interface ProxyContext {
    */
   readonly isLocalAddress: (ip: Ip) => boolean;
   readonly limits: ProxyLimits;
+  /** Moves the bytes of tunnels. */
+  readonly relay: Relay;
 }

@@ -4,9 +4,13 @@
  */
 import type { Agent } from "../agents.ts";
 import type { Attempt, Decision } from "../decision.ts";
+import { logger } from "../log.ts";
 import type { Admission } from "./admission.ts";
 import { Refusal } from "./refusal.ts";
+import type { Relay, Tunnel } from "./relay/relay.ts";
 import type { BufferedConn } from "./stream.ts";
+
+const log = logger("proxy");
 
 /** A question to policy, asked again after every reload; throws the refusal. */
 export type Check = () => Admission;
@@ -16,12 +20,11 @@ export class Exchange {
   readonly #checks: Check[] = [];
   readonly #client: BufferedConn;
   #upstream: BufferedConn | null = null;
+  #tunnel: Tunnel | null = null;
   #cut = false;
 
   /** The decision that was recorded for it; null while none was. */
   decision: Decision | null = null;
-  /** It is a tunnel or a WebSocket, and bytes are moving. */
-  relaying = false;
   /** The client was sent the beginning of an answer: no other answer can follow. */
   answered = false;
 
@@ -49,6 +52,23 @@ export class Exchange {
     this.#assertAlive();
   }
 
+  /** It has become a tunnel, or a WebSocket. */
+  get relaying(): boolean {
+    return this.#tunnel !== null;
+  }
+
+  /** Has `relay` move bytes between the client and `upstream` from now on, until that ends. */
+  async relay(relay: Relay, upstream: BufferedConn): Promise<void> {
+    this.#assertAlive();
+    const tunnel = this.#tunnel = relay.start(this.#client.handOver(), upstream.handOver());
+    const report = await tunnel.ended;
+    log.debug("tunnel of {agent} to {host} {end}: {upBytes} bytes up, {downBytes} down", {
+      agent: this.agent.name,
+      host: this.attempt.host,
+      ...report,
+    });
+  }
+
   /** Why the policy in force now would not admit it; null while it would. */
   recheck(): Refusal | null {
     try {
@@ -64,6 +84,7 @@ export class Exchange {
   /** Closes everything it holds; whatever it still waits for fails. */
   cut(): void {
     this.#cut = true;
+    this.#tunnel?.cut();
     this.#client.close();
     this.end();
   }

@@ -14,7 +14,7 @@ import { endToEnd, type Field, field, headEnd, renderHead } from "./fields.ts";
 import { type ForwardRequest, MAX_BODY_BYTES } from "./head.ts";
 import { IdleWatch } from "./limit.ts";
 import { Refusal } from "./refusal.ts";
-import { relay } from "./relay.ts";
+import type { Relay } from "./relay/relay.ts";
 import {
   fieldsForClient,
   framingForClient,
@@ -59,6 +59,7 @@ export async function forward(
     dialled.upstream,
     request,
     exchange,
+    context.relay,
     context.limits.idleMs,
   );
   try {
@@ -88,6 +89,7 @@ class Transfer {
     readonly upstream: BufferedConn,
     readonly request: ForwardRequest,
     readonly exchange: Exchange,
+    readonly relay: Relay,
     idleMs: number,
   ) {
     this.#idle = new IdleWatch(idleMs, () => {
@@ -219,8 +221,7 @@ class Transfer {
     await client.write(upstream.take(upstream.buffered.length));
     await upstream.write(client.take(client.buffered.length));
     this.#idle.stop();
-    this.exchange.relaying = true;
-    await relay(client.conn, upstream.conn, this.#idle.limitMs);
+    await this.exchange.relay(this.relay, upstream);
   }
 }
 

@@ -21,6 +21,7 @@ import { TimeLimitExceeded, within } from "./limit.ts";
 import { listen } from "./listen.ts";
 import { allowed, attemptOf, blocked } from "./record.ts";
 import { asRefusal, isConnectionError, Refusal } from "./refusal.ts";
+import { Relay } from "./relay/relay.ts";
 import { BufferedConn, closeAfterAnswer, closeQuietly } from "./stream.ts";
 
 const log = logger("proxy");
@@ -34,7 +35,7 @@ const ACCEPT_RETRY_MS = 100;
 const MAX_TURNED_AWAY = 64;
 
 /** What the proxy is made of. */
-export interface ProxyOptions extends Omit<ProxyContext, "limits"> {
+export interface ProxyOptions extends Omit<ProxyContext, "limits" | "relay"> {
   readonly port: number;
   /** Null: every gateway and nothing else on the host; otherwise this address alone (decision D6). */
   readonly address: string | null;
@@ -73,7 +74,7 @@ export class ProxyServer implements GatewayService, ProxyService {
   constructor(options: ProxyOptions) {
     this.#options = options;
     const limits = { ...DEFAULT_LIMITS, ...options.limits };
-    this.#context = { ...options, limits };
+    this.#context = { ...options, limits, relay: new Relay(limits.idleMs) };
     this.#count = new ClientCount(limits.maxConnections, limits.maxConnectionsPerAgent);
   }
 
@@ -112,6 +113,7 @@ export class ProxyServer implements GatewayService, ProxyService {
     const deadlineMs = performance.now() + this.#context.limits.drainMs;
     while (this.#clients.size > 0 && performance.now() < deadlineMs) await delay(20);
     for (const client of this.#clients) this.#drop(client);
+    await this.#context.relay.stop();
   }
 
   /** State and counters since start-up. */

@@ -18,6 +18,7 @@ export class BufferedConn {
   #start = 0;
   #end = 0;
   #reading: Promise<boolean> | null = null;
+  #handedOver = false;
 
   /** Called after every read and write that moved bytes. */
   onProgress: () => void = () => {};
@@ -54,9 +55,16 @@ export class BufferedConn {
     this.onProgress();
   }
 
-  /** Closes at once, in both directions; harmless when it is closed already. */
+  /** Closes at once, in both directions; harmless when it is closed already or handed over. */
   close(): void {
-    closeQuietly(this.conn);
+    if (!this.#handedOver) closeQuietly(this.conn);
+  }
+
+  /** Gives the connection to whoever closes it from now on; nothing may be buffered any more. */
+  handOver(): Deno.TcpConn {
+    if (this.buffered.length > 0) throw new TypeError("bytes would be lost");
+    this.#handedOver = true;
+    return this.conn;
   }
 
   async #read(): Promise<boolean> {
