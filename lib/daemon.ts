@@ -29,6 +29,8 @@ import { configureLogs, logger } from "./log.ts";
 import { Cidr } from "./net/cidr.ts";
 import { ActivePolicy } from "./policy.ts";
 import { ProxyServer } from "./proxy/server.ts";
+import { ContainerRules } from "./rules/container.ts";
+import { emptyPolicy } from "./rules/policy.ts";
 import { VERSION } from "./version.ts";
 
 const NO_PROXY: ProxyService = {
@@ -59,6 +61,7 @@ class Daemon {
   readonly #proxy: ProxyServer | null;
   readonly #enforcement: Enforcement;
   readonly #docker: Docker;
+  #containerRules = new ContainerRules(emptyPolicy(0));
 
   /** @throws OutcallError for what is wrong with the flags taken together with this machine. */
   constructor(config: DaemonConfig) {
@@ -91,6 +94,8 @@ class Daemon {
       segments: () => this.#enforcement.segments(),
       containers: {
         proxyPort,
+        judge: (facts) => this.#containerRules.judge(facts),
+        decisions: this.#decisions,
         agentSocketPath: config.agentSocketPath,
         shimPath: config.shimPath,
         protectedPaths: [
@@ -123,6 +128,9 @@ class Daemon {
     });
     this.#enforcement = new Enforcement(this.#bridges, { dns: this.#dns, proxy: this.#proxy });
     this.#policy.onSwap(({ data }) => this.#dns.usePolicy(data));
+    this.#policy.onSwap((policy) => {
+      this.#containerRules = new ContainerRules(policy);
+    });
     this.#docker.agents.onChange(() => this.#dns.forgetAgents());
     this.#policy.onSwap(() => void this.#proxy?.rejudge());
     agents.onChange(() => void this.#proxy?.reidentify());

@@ -27,7 +27,7 @@ function extras({ upstreamMs, count }: Decision): string {
 /** Logs one decision under its layer's target. */
 export function logDecision(decision: Decision): void {
   const { attempt } = decision;
-  const host = attempt.host ?? attempt.address ?? "";
+  const host = attempt.host ?? attempt.address ?? attempt.image ?? "";
   const what = [
     attempt.method,
     attempt.port === undefined ? host : `${host}:${attempt.port}`,

@@ -11,6 +11,7 @@ import { STOP_TIMEOUT_DEFAULT_SECS } from "./schemas.ts";
 import type {
   BridgeStatus,
   ContainerCreateRequest,
+  ContainerCreateResult,
   ContainerDetail,
   ContainerInfo,
   DnsCacheEntry,
@@ -181,9 +182,7 @@ export class HostClient {
   }
 
   /** Creates and starts an agent container. */
-  createContainer(
-    wanted: ContainerCreateRequest,
-  ): Promise<{ readonly container_id: string; readonly name: string; readonly created: boolean }> {
+  createContainer(wanted: ContainerCreateRequest): Promise<ContainerCreateResult> {
     return this.#post(replies.containerCreated, "/api/v1/container/create", wanted);
   }
 

@@ -11,6 +11,7 @@ import type { Layer, VerdictReason } from "../rules/types.ts";
 import { LAYERS } from "./facts.ts";
 import type {
   BridgeStatus,
+  ContainerCreateResult,
   ContainerDetail,
   ContainerInfo,
   DnsCacheEntry,
@@ -338,7 +339,8 @@ export const containerCreated = z.object({
   container_id: z.string(),
   name: z.string(),
   created: z.boolean(),
-});
+  warnings: strings,
+}) satisfies z.ZodType<ContainerCreateResult>;
 
 const containerInfo = z.object({
   container_id: z.string(),

@@ -217,6 +217,15 @@ export interface ContainerCreateRequest {
   readonly tty?: boolean | undefined;
 }
 
+/** What became of a request for a container. */
+export interface ContainerCreateResult {
+  readonly container_id: string;
+  readonly name: string;
+  readonly created: boolean;
+  /** What the operator should know, such as other containers that are the same agent to rules. */
+  readonly warnings: readonly string[];
+}
+
 /** One agent container as listed. */
 export interface ContainerInfo {
   readonly container_id: string;
@@ -237,9 +246,7 @@ export interface ContainerDetail extends ContainerInfo {
 
 /** Agent containers made by the daemon. */
 export interface ContainerService {
-  create(
-    request: ContainerCreateRequest,
-  ): Promise<{ readonly container_id: string; readonly name: string; readonly created: boolean }>;
+  create(request: ContainerCreateRequest): Promise<ContainerCreateResult>;
   list(): Promise<readonly ContainerInfo[]>;
   inspect(name: string): Promise<ContainerDetail>;
   stop(

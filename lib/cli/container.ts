@@ -52,6 +52,7 @@ function addCreate(container: CommandUnknownOpts, run: Run): void {
           interactive: options.interactive,
           tty: options.tty,
         });
+        for (const warning of result.warnings) writeErr(`warning: ${printable(warning)}\n`);
         return { json: result, lines: [`Container "${result.name}" created and started.`] };
       })
     );

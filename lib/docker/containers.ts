@@ -6,12 +6,16 @@
 import { agentSocketFolder, agentSocketInFolder } from "../agent_socket.ts";
 import type {
   ContainerCreateRequest,
+  ContainerCreateResult,
   ContainerDetail,
   ContainerInfo,
   ContainerService,
 } from "../api/services.ts";
+import type { DecisionLog } from "../decision.ts";
 import { messageOf, OutcallError } from "../errors.ts";
 import { logger } from "../log.ts";
+import type { ContainerVerdict } from "../rules/container.ts";
+import type { Facts } from "../rules/types.ts";
 import type { Engine, EngineContainerDetail } from "./engine.ts";
 import { parse as parseImage } from "./image.ts";
 import { OWNER, OWNER_LABEL, PREFIX } from "./managed.ts";
@@ -22,6 +26,7 @@ import {
   type CheckedRequest,
   checkName,
   checkRequest,
+  containerFacts,
   containerSpec,
   type HelperMount,
   isoSeconds,
@@ -35,6 +40,10 @@ export interface ContainerManagerOptions {
   readonly networks: NetworkManager;
   /** Port of the proxy on every gateway; null: there is no proxy. */
   readonly proxyPort: number | null;
+  /** What the rules say to a creation. */
+  readonly judge: (facts: Pick<Facts, "docker" | "agent">) => ContainerVerdict;
+  /** Where what they said is recorded. */
+  readonly decisions: Pick<DecisionLog, "record">;
   /** The agent socket on the host; absolute. */
   readonly agentSocketPath: string;
   /** The shim on the host; absolute. */
@@ -103,12 +112,10 @@ export class ContainerManager implements ContainerService {
   /**
    * Makes and starts a hardened container on a managed network.
    * @throws OutcallError with status 400 or 403 for the request's own faults, before Docker is
-   * asked; `network.missing`, `image.missing` (404), `network.forged` (409); what Docker refuses
-   * with, after what it made was removed.
+   * asked; `network.missing`, `image.missing` (404), `network.forged` (409), `container.blocked`
+   * (403) by the rules; what Docker refuses with, after what it made was removed.
    */
-  async create(
-    request: ContainerCreateRequest,
-  ): Promise<{ readonly container_id: string; readonly name: string; readonly created: boolean }> {
+  async create(request: ContainerCreateRequest): Promise<ContainerCreateResult> {
     const checked = checkRequest(request);
     const helpers = checked.withHelpers ? this.#helpers() : [];
     // The sources before the first call: a refused mount never reaches Docker (S008-SC-002). Only a
@@ -127,7 +134,8 @@ export class ContainerManager implements ContainerService {
         },
       );
     }
-    if (await this.#engine.image(checked.image.text) === null) {
+    const image = await this.#engine.image(checked.image.text);
+    if (image === null) {
       throw new OutcallError(
         404,
         "image.missing",
@@ -135,7 +143,8 @@ export class ContainerManager implements ContainerService {
         { hint: `outcall container pull --image ${checked.image.text}` },
       );
     }
-    await this.#warnOfNamesake(checked.name);
+    this.#assertPermitted(containerFacts(checked, binds, image));
+    const warnings = await this.#namesakes(checked.name);
     const { proxyPort } = this.#options;
     const createdAt = new Date();
     const spec = containerSpec(checked, { network, proxyPort, binds, helpers, createdAt });
@@ -150,7 +159,8 @@ export class ContainerManager implements ContainerService {
       name: checked.name,
       network: checked.networkName,
     });
-    return { container_id: id, name: checked.name, created: true };
+    for (const warning of warnings) log.warn("{warning}", { warning });
+    return { container_id: id, name: checked.name, created: true, warnings };
   }
 
   async list(): Promise<readonly ContainerInfo[]> {
@@ -257,6 +267,33 @@ export class ContainerManager implements ContainerService {
     return container;
   }
 
+  /** @throws OutcallError `container.blocked` (403), with the decision's id. */
+  #assertPermitted(facts: Required<Pick<Facts, "docker" | "agent">>): void {
+    const { permitted, verdict, generation } = this.#options.judge(facts);
+    const { image = "" } = facts.docker;
+    const { id } = this.#options.decisions.record({
+      generation,
+      layer: "container",
+      agent: null,
+      source: "operator",
+      attempt: { image },
+      verdict: permitted ? "allow" : "block",
+      reason: verdict.reason,
+      rule: verdict.rule,
+    });
+    if (permitted) return;
+    const { rule } = verdict;
+    throw new OutcallError(
+      403,
+      "container.blocked",
+      rule === null
+        ? `no rule allows a container of image "${image}" (decision ${id})`
+        : `rule "${rule.id}" (${rule.file}:${rule.line}) blocks a container of image ` +
+          `"${image}" (decision ${id})`,
+      { hint: "Only rules that read docker.* decide this; once one of them allows, one must." },
+    );
+  }
+
   #helpers(): HelperMount[] {
     const { agentSocketPath, shimPath } = this.#options;
     requireAgentSocket(agentSocketPath);
@@ -301,22 +338,21 @@ export class ContainerManager implements ContainerService {
   }
 
   /**
-   * `db-agent-2` is meant as a copy of `db-agent-1`, and would have the rights of an unrelated
-   * `db-agent` as well: rules cannot tell them apart.
+   * Warns of containers that rules cannot tell from this one. `db-agent-2` is meant as a copy of
+   * `db-agent-1`, but would have the rights of an unrelated `db-agent` as well.
    */
-  async #warnOfNamesake(name: string): Promise<void> {
+  async #namesakes(name: string): Promise<string[]> {
     const mine = agentName(name, {});
+    const warnings: string[] = [];
     for (const container of await this.#engine.containers()) {
       const networks = Object.keys(container.NetworkSettings.Networks);
       if (!networks.some((network) => network.startsWith(PREFIX))) continue;
       const other = containerName(container.Names);
-      const isCopy = name !== mine && other !== mine;
-      if (agentName(other, {}) !== mine || isCopy || other === name) continue;
-      log.warn("containers {name} and {other} are the same agent to rules: {agent}", {
-        name,
-        other,
-        agent: mine,
-      });
+      const isCopy = name !== mine && other !== mine && agentName(other, {}) === mine;
+      const names = [agentName(other, {}), agentName(other, container.Labels)];
+      if (!names.includes(mine) || isCopy || other === name) continue;
+      warnings.push(`container "${other}" is the same agent to rules: agent.name == "${mine}"`);
     }
+    return warnings;
   }
 }

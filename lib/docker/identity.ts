@@ -147,6 +147,7 @@ export class AgentIndex implements AgentDirectory {
     const { Type, Action, Actor } = event;
     if (Type === "network" && (Action === "connect" || Action === "disconnect")) {
       this.#forget(Actor.Attributes["container"]);
+      if (Action === "connect") this.#readAhead(Actor.Attributes["name"]);
     } else if (Type === "network" && Action === "destroy") {
       this.#generation++;
       this.#views.delete(Actor.Attributes["name"] ?? "");
@@ -154,6 +155,18 @@ export class AgentIndex implements AgentDirectory {
     } else if (Type === "container" && ["die", "destroy", "rename"].includes(Action)) {
       this.#forget(Actor.ID);
     }
+  }
+
+  /** Reads a network somebody has joined, so that the first question about them need not wait. */
+  #readAhead(network: string | undefined): void {
+    const segment = this.#segments().find((one) => one.network === network);
+    if (segment === undefined) return;
+    this.#refresh(segment).catch((error: unknown) => {
+      log.debug("network {network} could not be read ahead: {reason}", {
+        network,
+        reason: messageOf(error),
+      });
+    });
   }
 
   /** Drops one container, and what is remembered of addresses that nobody or several had. */

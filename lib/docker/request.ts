@@ -4,11 +4,13 @@
  */
 import type { ContainerCreateRequest } from "../api/services.ts";
 import { OutcallError } from "../errors.ts";
-import type { EngineContainerSpec } from "./engine.ts";
+import type { Facts } from "../rules/types.ts";
+import type { EngineContainerSpec, EngineImage } from "./engine.ts";
 import { type ImageReference, parse as parseImage } from "./image.ts";
 import type { ManagedNetwork } from "./networks.ts";
 import { DEFAULT_NETWORK, networkName, OWNER, OWNER_LABEL, PREFIX } from "./managed.ts";
 import { clean, type Mount, parseMount } from "./mounts.ts";
+import { agentName } from "./names.ts";
 
 /** Label with the network's full name. */
 export const NETWORK_LABEL = "outcall.network";
@@ -202,6 +204,32 @@ export function checkRequest(request: ContainerCreateRequest): CheckedRequest {
     withHelpers: request.include_outcall_helper_mounts ?? false,
     interactive: request.interactive ?? false,
     tty: request.tty ?? false,
+  };
+}
+
+/**
+ * What rules see of a request, in the container that it makes.
+ * @param binds Docker's text of the mounts, their sources resolved: a link hides nothing.
+ * @param image What it adds where the request is silent, as Docker does.
+ */
+export function containerFacts(
+  request: CheckedRequest,
+  binds: readonly string[],
+  image: EngineImage,
+): Required<Pick<Facts, "docker" | "agent">> {
+  const { entrypoint, cmd } = request;
+  // With an entrypoint of the request's own Docker forgets the image's command.
+  const arguments_ = cmd ?? (entrypoint === undefined ? image.Config.Cmd : undefined);
+  const program = entrypoint ?? image.Config.Entrypoint ?? [];
+  return {
+    agent: { name: agentName(request.name, {}) },
+    docker: {
+      image: request.image.text,
+      command: [...typeof program === "string" ? [program] : program, ...arguments_ ?? []],
+      volumes: binds,
+      env_keys: request.env.map((entry) => entry.split("=")[0] ?? ""),
+      capabilities: [], // every one is dropped, and none can be asked for
+    },
   };
 }
 

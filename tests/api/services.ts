@@ -240,6 +240,7 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
           container_id: CONTAINER.container_id,
           name: request.name ?? CONTAINER.name,
           created: true,
+          warnings: ['container "worker-2" is the same agent to rules: "worker"'],
         });
       },
       list: () => Promise.resolve([CONTAINER]),

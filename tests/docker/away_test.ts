@@ -6,7 +6,7 @@ import { Engine, type EngineSignal } from "../../lib/docker/engine.ts";
 import { AgentIndex } from "../../lib/docker/identity.ts";
 import { type NetworkHooks, NetworkManager } from "../../lib/docker/networks.ts";
 import { OutcallError } from "../../lib/errors.ts";
-import { block } from "./lab.ts";
+import { block, judgedBy } from "./lab.ts";
 
 const SEGMENT = {
   network: "outcall-a",
@@ -86,6 +86,7 @@ function containersAt(path: string): ContainerManager {
   return new ContainerManager({
     engine: new Engine(path, 200),
     networks: networksAt(path),
+    ...judgedBy(),
     proxyPort: 8080,
     agentSocketPath: "/run/outcall/agent.sock",
     shimPath: "/usr/local/bin/outcall-agent",
@@ -101,6 +102,7 @@ function dockerAt(path: string): Docker {
     hostRoutes: () => [],
     segments: () => [SEGMENT],
     containers: {
+      ...judgedBy(),
       proxyPort: 8080,
       agentSocketPath: "/run/outcall/agent.sock",
       shimPath: "/usr/local/bin/outcall-agent",

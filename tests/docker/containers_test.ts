@@ -4,7 +4,7 @@ import { ContainerManager } from "../../lib/docker/containers.ts";
 import { OutcallError } from "../../lib/errors.ts";
 import { importImage } from "../lab/dockerd.ts";
 import { labTest } from "../lab/requirements.ts";
-import { DockerLab, IMAGE, TOOLS } from "./lab.ts";
+import { DockerLab, IMAGE, judgedBy, TOOLS } from "./lab.ts";
 
 /** Whether `error` is the product's, with this status, code and (part of) text. */
 function isError(status: number, code: string, text: string): (error: unknown) => boolean {
@@ -55,8 +55,13 @@ labTest("containers on a real Docker Engine", { tools: TOOLS }, async (t) => {
   await using lab = await DockerLab.start();
   using files = new HostFiles();
   const networks = lab.networks();
-  const manager = (agentSocketPath = files.agentSocket, shimPath = files.shim): ContainerManager =>
+  const manager = (
+    agentSocketPath = files.agentSocket,
+    shimPath = files.shim,
+    rules = judgedBy(),
+  ): ContainerManager =>
     new ContainerManager({
+      ...rules,
       engine: lab.engine,
       networks,
       proxyPort: 8080,
@@ -307,6 +312,52 @@ labTest("containers on a real Docker Engine", { tools: TOOLS }, async (t) => {
       );
     }
     assert.deepEqual(await names(), []);
+  });
+
+  await step("rules on docker.* decide what is created, and it is recorded", async () => {
+    const rules = judgedBy(
+      { id: "no-home", action: "block", condition: 'docker.volumes.exists(v, v.startsWith("/"))' },
+      { id: "sleepers", condition: 'agent.name == "dozer" && docker.command == ["sleep", "9"]' },
+    );
+    const judged = manager(files.agentSocket, files.shim, rules);
+    const request = { image: IMAGE, name: "dozer-1", cmd: ["sleep", "9"] };
+    await assert.rejects(
+      judged.create({ ...request, volumes: [`${files.work}:/work`] }),
+      isError(403, "container.blocked", 'rule "no-home" (/rules/test.yaml:'),
+    );
+    await assert.rejects(
+      judged.create({ ...request, name: "other" }),
+      isError(403, "container.blocked", `no rule allows a container of image "${IMAGE}"`),
+    );
+    assert.deepEqual(await names(), []);
+    await judged.create(request);
+    assert.deepEqual(await names(), ["/dozer-1"]);
+    assert.deepEqual(
+      rules.decisions.recent().map(({ layer, verdict, reason, rule, attempt }) =>
+        [layer, verdict, reason, rule?.id, attempt.image].join(" ")
+      ),
+      [
+        `container block rule no-home ${IMAGE}`,
+        `container block default  ${IMAGE}`,
+        `container allow rule sleepers ${IMAGE}`,
+      ],
+    );
+  });
+
+  await step("a container that rules take for another agent is warned about", async () => {
+    assert.deepEqual((await containers.create({ ...sleeper, name: "db-agent-1" })).warnings, []);
+    assert.deepEqual((await containers.create({ ...sleeper, name: "db-agent-2" })).warnings, []);
+    const { warnings } = await containers.create({ ...sleeper, name: "db-agent" });
+    assert.deepEqual(
+      [...warnings].sort(),
+      [1, 2].map((n) =>
+        `container "db-agent-${n}" is the same agent to rules: agent.name == "db-agent"`
+      ),
+    );
+    await lab.run("named", "outcall-default", { Labels: { "outcall.agent": "web" } });
+    assert.deepEqual((await containers.create({ ...sleeper, name: "web-7" })).warnings, [
+      'container "named" is the same agent to rules: agent.name == "web"',
+    ]);
   });
 
   await step("an image must be here already (S008-EC-005)", async () => {

@@ -5,7 +5,7 @@ import { Docker } from "../../lib/docker/docker.ts";
 import { OutcallError } from "../../lib/errors.ts";
 import { importImage } from "../lab/dockerd.ts";
 import { labTest } from "../lab/requirements.ts";
-import { block, DockerLab, IMAGE, TOOLS, until } from "./lab.ts";
+import { block, DockerLab, IMAGE, judgedBy, TOOLS, until } from "./lab.ts";
 
 function follow(lab: DockerLab): Docker {
   return new Docker({
@@ -15,6 +15,7 @@ function follow(lab: DockerLab): Docker {
     hostRoutes: () => [],
     segments: () => lab.bridges.segments(),
     containers: {
+      ...judgedBy(),
       proxyPort: 8080,
       agentSocketPath: "/run/outcall/agent.sock",
       shimPath: "/usr/local/bin/outcall-agent",

@@ -4,13 +4,17 @@
  */
 import type { Segment } from "../../lib/bridge/segment.ts";
 import { bridgeName, isManagedName } from "../../lib/bridge/names.ts";
+import { DecisionLog } from "../../lib/decision.ts";
+import type { ContainerManagerOptions } from "../../lib/docker/containers.ts";
 import { Engine } from "../../lib/docker/engine.ts";
 import { type NetworkHooks, NetworkManager } from "../../lib/docker/networks.ts";
 import type { HostRoute } from "../../lib/docker/subnets.ts";
 import { Cidr } from "../../lib/net/cidr.ts";
+import { ContainerRules } from "../../lib/rules/container.ts";
 import { dockerAt } from "../lab/dockerd.ts";
 import { Engine as LabEngine } from "../lab/engine.ts";
 import { Machine } from "../lab/machine.ts";
+import { policyOf, type RuleSpec } from "../rules/support.ts";
 import type Dockerode from "dockerode";
 
 /** Programs the tests need. */
@@ -23,6 +27,14 @@ export function block(text: string): Cidr {
   const parsed = Cidr.parse(text);
   if (parsed === null) throw new Error(`${text} is not a block`);
   return parsed;
+}
+
+/** The rules of a container manager, and where their decisions are recorded. */
+export function judgedBy(
+  ...rules: readonly RuleSpec[]
+): Pick<ContainerManagerOptions, "judge"> & { readonly decisions: DecisionLog } {
+  const containerRules = new ContainerRules(policyOf(...rules));
+  return { judge: (facts) => containerRules.judge(facts), decisions: new DecisionLog() };
 }
 
 /** Waits until `holds` says yes. */

@@ -1,5 +1,6 @@
 /** Agent containers made by the running product, as an operator makes them. */
 import assert from "node:assert/strict";
+import { recordedDecisions } from "../lab/decisions.ts";
 import { Lab } from "../lab/lab.ts";
 import { labTest } from "../lab/requirements.ts";
 
@@ -54,4 +55,31 @@ labTest("outcall container create, seen by an operator", { tools: TOOLS }, async
       assert.match(stderr, /Read-only file system/);
     },
   );
+
+  await t.step("a namesake is created, and warned about", async () => {
+    const { code, stdout, stderr } = await create("--name", "lasting-1", "--", "sleep", "1000");
+    assert.deepEqual([code, stdout], [0, 'Container "lasting-1" created and started.\n']);
+    assert.equal(
+      stderr,
+      'warning: container "lasting" is the same agent to rules: agent.name == "lasting"\n',
+    );
+  });
+
+  await t.step("rules on docker.* refuse, by name and place", async () => {
+    const rule = { id: "no-sleep", action: "block", condition: 'docker.command[0] == "sleep"' };
+    await lab.writeRules({ "a.yaml": JSON.stringify({ version: "1", rules: [rule] }) });
+    assert.equal((await lab.cli("rules", "reload")).code, 0);
+    const { code, stderr } = await create("--name", "third", "--", "sleep", "1000");
+    assert.equal(code, 1);
+    assert.match(
+      stderr,
+      /^error: rule "no-sleep" \(\/etc\/outcall\/rules\.d\/a\.yaml:1\) blocks a container of image "lab\/agent:1" \(decision \w+\)\n/,
+    );
+    assert.equal((await create("--name", "fourth", "--", "cat")).code, 0);
+    const records = (await recordedDecisions(lab)).filter(({ layer }) => layer === "container");
+    assert.deepEqual(
+      records.map(({ verdict, rule }) => [verdict, rule?.id]).slice(-2),
+      [["block", "no-sleep"], ["allow", undefined]],
+    );
+  });
 });
