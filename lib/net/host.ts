@@ -79,11 +79,19 @@ export type Host = Hostname | Ip;
 /**
  * The host written in `text`: a name, a dotted IPv4 address, or an IPv6 address with or without
  * brackets. Null for everything else, user information and ports included.
+ *
+ * Connecting to `::ffff:1.2.3.4` reaches 1.2.3.4, so that is the host: a rule that blocks an address
+ * must not be passed by its other spelling.
  */
 export function parseHost(text: string): Host | null {
   if (text.startsWith("[") && text.endsWith("]")) {
     const ip = Ip.parse(text.slice(1, -1));
-    return ip?.version === 6 ? ip : null;
+    return ip?.version === 6 ? reached(ip) : null;
   }
-  return Ip.parse(text) ?? Hostname.parse(text);
+  const ip = Ip.parse(text);
+  return ip === null ? Hostname.parse(text) : reached(ip);
+}
+
+function reached(ip: Ip): Ip {
+  return ip.mappedIpv4() ?? ip;
 }

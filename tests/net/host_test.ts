@@ -18,6 +18,8 @@ const ACCEPTED: readonly (readonly [string, string])[] = [
   ["127.0.0.1", "127.0.0.1"],
   ["::1", "::1"],
   ["[2001:DB8::1]", "2001:db8::1"],
+  ["[::ffff:1.2.3.4]", "1.2.3.4"],
+  ["::FFFF:102:304", "1.2.3.4"],
   [`${"a".repeat(63)}.com`, `${"a".repeat(63)}.com`],
 ];
 for (const [text, name] of ACCEPTED) {
