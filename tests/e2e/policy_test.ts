@@ -15,6 +15,7 @@ rules:
   - id: openai
     condition: 'http.host == "api.openai.com"'
     action: allow
+    log: true
   - id: github-read
     condition: 'http.host == "github.com" && http.method == "GET"'
     action: allow
@@ -37,7 +38,7 @@ labTest(
   { tools: TOOLS },
   async (t) => {
     await using lab = await Lab.create({ docker: false });
-    await lab.startDaemon({ rules: { "agent.yaml": RULES } });
+    const daemon = await lab.startDaemon({ rules: { "agent.yaml": RULES } });
     const agent = await lab.agent();
     const ask = (url: string): Promise<Finished> =>
       agent.run([...CURL, url], { env: proxyVariables("10.200.255.1") });
@@ -75,13 +76,32 @@ labTest(
       }
     });
 
+    await t.step(
+      "a match of a rule with log: true is one line that names rule, file and decision",
+      async () => {
+        const { body } = await lab.api("GET", "/api/v1/decisions?limit=10000");
+        const decided = Object(body).decisions.filter(
+          ({ rule }: { rule: { id: string } | null }) => rule?.id === "openai",
+        ).map(({ id }: { id: string }) => id);
+        const lines = daemon.log.map((line) => JSON.parse(line))
+          .filter(({ message }) => String(message).startsWith("rule openai ("));
+        assert.deepEqual(lines.map(({ message }) => message.split("id=")[1]), decided);
+        assert.match(
+          lines[0].message,
+          /^rule openai \(\/etc\/outcall\/rules\.d\/agent\.yaml\) matched: allow /,
+        );
+        assert.ok(lines.every(({ level }) => level === "info"));
+        assert.ok(!daemon.log.some((line) => line.includes("rule github-read (")));
+      },
+    );
+
     await t.step("diff names what would flip, and changes nothing", async () => {
-      await lab.host.must(["mkdir", "/tmp/candidate"]);
+      await lab.host.must(["mkdir", "/etc/outcall/candidate"]);
       await lab.host.write(
-        "/tmp/candidate/agent.yaml",
+        "/etc/outcall/candidate/agent.yaml",
         RULES.replace('"api.openai.com"', '"x.org"').split("tests:")[0] ?? "",
       );
-      const { code, stdout, stderr } = await lab.cli("rules", "diff", "/tmp/candidate");
+      const { code, stdout, stderr } = await lab.cli("rules", "diff", "/etc/outcall/candidate");
       assert.equal(code, 0, stderr);
       assert.match(stdout, /^Rules changed: openai$/m);
       assert.match(
@@ -110,11 +130,11 @@ labTest(
         assert.match(stderr, /^error: the rules are refused: 2 mistakes$/m);
         assert.match(
           stderr,
-          /agent\.yaml:13:7: test 'GET .*models' expects block, and the answer is allow/,
+          /agent\.yaml:14:7: test 'GET .*models' expects block, and the answer is allow/,
         );
         assert.match(
           stderr,
-          /agent\.yaml:14:7: test 'GET https:\/\/github\.com\/' expects block, and/,
+          /agent\.yaml:15:7: test 'GET https:\/\/github\.com\/' expects block, and/,
         );
         assert.deepEqual(fields(await lab.cli("rules", "list", "--json")), before);
         const check = await lab.cli("rules", "check");
