@@ -151,12 +151,12 @@ export class ActivePolicy implements PolicyService {
   };
 
   /** Counts what an enforcement point decided, and logs it for rules that ask; to be a sink of the decision log. */
-  readonly count = ({ id, rule, reason, verdict, layer, time }: Decision): void => {
+  readonly count = ({ id, rule, reason, verdict, layer, time, count }: Decision): void => {
     // A rule that is named for its port did not match.
     if (rule === null || reason === "port") return;
     // Other reasons refuse what the rule would have let pass.
     const blocked = verdict === "block" && (reason === "rule" || reason === "rule_error");
-    this.#counters.countMatch(rule, blocked, Date.parse(time));
+    this.#counters.countMatch(rule, blocked, Date.parse(time), count);
     if (this.#policy.byId.get(rule.id)?.log !== true) return;
     const fields = { rule: rule.id, file: rule.file, verdict, layer, id };
     log.info("rule {rule} ({file}) matched: {verdict} {layer} id={id}", fields);

@@ -45,11 +45,12 @@ export class RuleCounters {
   /**
    * Counts one decision that `rule` made.
    * @param nowMs Wall clock, milliseconds since 1970.
+   * @param attempts How many attempts the decision was about.
    */
-  countMatch(rule: RuleRef, blocked: boolean, nowMs: number): void {
+  countMatch(rule: RuleRef, blocked: boolean, nowMs: number, attempts = 1): void {
     const tally = this.#tally(rule.id);
-    tally.matches++;
-    if (blocked) tally.blocks++;
+    tally.matches += attempts;
+    if (blocked) tally.blocks += attempts;
     tally.lastMatchedMs = nowMs;
   }
 

@@ -17,14 +17,14 @@ Deno.test("RuleCounters counts matches and blocks, and remembers the last match"
   const counters = new RuleCounters();
   const rule = policy.rules[0] ?? assert.fail();
   counters.countMatch(rule, true, 2000);
-  counters.countMatch(rule, false, 3000);
+  counters.countMatch(rule, false, 3000, 5);
   const place = { file: "/rules/test.yaml", line: 1, blocks: 0, errors: 0 };
   assert.deepEqual(counters.list(policy), [
     {
       ...place,
       id: "no",
       action: "block",
-      matches: 2,
+      matches: 6,
       blocks: 1,
       last_matched: "1970-01-01T00:00:03.000Z",
     },
