@@ -4,17 +4,18 @@
  */
 import type { Environment } from "@marcbachmann/cel-js";
 import { type CelProblem, checkExpression, typeWords } from "./check.ts";
+import { costNs } from "./cost.ts";
 import { Definitions, type Expression } from "./definitions.ts";
 import { type Diagnostic, type Finding, Source, type Span } from "./diagnostic.ts";
-import { type RawFile, type RawRule, type RawTest, readDocument } from "./document.ts";
-import { costNs } from "./cost.ts";
+import { type RawFile, type RawRule, readDocument } from "./document.ts";
 import { type Expr, parts } from "./ir.ts";
-import { PatternBudget } from "./pattern.ts";
 import { celEnvironment } from "./language.ts";
 import { LIMITS } from "./limits.ts";
 import { lowerExpression } from "./lower.ts";
+import { PatternBudget } from "./pattern.ts";
 import { buildPolicy, type Policy, type RuleData } from "./policy.ts";
 import { nameOf, type PolicyTest, runPolicyTests, type TestResult } from "./policytests.ts";
+import type { RawTest } from "./rawtest.ts";
 import { isTestFile, type RuleFile } from "./read.ts";
 import { stepsOf } from "./request.ts";
 
