@@ -53,8 +53,17 @@ function endOf({ hostname, port }: Deno.NetAddr): End {
   return { ip, port };
 }
 
-/** Beyond the limit of open files that any system has for one process by default. */
-const MAX_DESCRIPTOR = 1 << 20;
+/**
+ * Descriptors that are asked before it is looked up how many there are. A connection that its peer
+ * has reset has no ends any more and is never found: asking all that there could be takes half a
+ * second, and an agent could have us do that over and over.
+ */
+const FIRST_LOOK = 256;
+
+/** The highest descriptor that is open now. */
+function highestOpen(): number {
+  return Math.max(...[...Deno.readDirSync("/proc/self/fd")].map(({ name }) => Number(name)));
+}
 
 /**
  * The descriptor of a connection, good until `conn` is closed; it is non-blocking. Deno does not
@@ -64,16 +73,18 @@ const MAX_DESCRIPTOR = 1 << 20;
  * else has the connection.
  *
  * @param isTaken Tells descriptors that are other connections', to spare thousands of questions.
- * @throws TypeError when there is none: `conn` is closed.
+ * @throws Deno.errors.NotConnected when there is none: `conn` is closed, or its peer has reset it.
  */
 export function descriptorOf(conn: Deno.TcpConn, isTaken: (fd: number) => boolean): number {
   const local = endOf(conn.localAddr);
   const remote = endOf(conn.remoteAddr);
-  for (let fd = 0; fd < MAX_DESCRIPTOR; fd++) {
+  let last = Infinity;
+  for (let fd = 0; fd <= last; fd++) {
+    if (fd === FIRST_LOOK) last = highestOpen();
     if (isTaken(fd)) continue;
     if (hasEnd(libc.getsockname, fd, local) && hasEnd(libc.getpeername, fd, remote)) return fd;
   }
-  throw new TypeError("a connection without a descriptor");
+  throw new Deno.errors.NotConnected("the connection has ended");
 }
 
 /** Tells the peer that nothing more comes; harmless when the connection has ended. */
