@@ -84,19 +84,40 @@ async function need(source: BufferedConn): Promise<void> {
   }
 }
 
-/** Writes the pieces of a body in `framing`. */
-export async function writeBody(
+/**
+ * Writes a head, and the pieces of a body in `framing`.
+ * @param isWaiting Whether the first piece is there already: it goes out with the head then, since
+ * most answers are small and each write is a packet.
+ */
+export async function writeMessage(
   target: BufferedConn,
+  head: Uint8Array,
   framing: Framing,
   pieces: AsyncIterable<Uint8Array>,
+  isWaiting: boolean,
 ): Promise<void> {
-  for await (const piece of pieces) {
-    await target.write(framing.kind === "chunked" ? chunk(piece) : piece);
+  let front: Uint8Array | null = head;
+  if (!isWaiting) {
+    await target.write(head);
+    front = null;
   }
+  for await (const piece of pieces) {
+    const framed = framing.kind === "chunked" ? chunk(piece) : piece;
+    await target.write(front === null ? framed : concat(front, framed));
+    front = null;
+  }
+  if (front !== null) await target.write(front);
   if (framing.kind === "chunked") await target.write(LAST_CHUNK);
 }
 
 const LAST_CHUNK = bytesOf("0\r\n\r\n");
+
+function concat(one: Uint8Array, other: Uint8Array): Uint8Array {
+  const whole = new Uint8Array(one.length + other.length);
+  whole.set(one);
+  whole.set(other, one.length);
+  return whole;
+}
 
 /** One chunk, in one buffer: three small writes would be three packets. */
 function chunk(data: Uint8Array): Uint8Array {

@@ -58,8 +58,9 @@ export async function tunnel(
   );
   const { rule, generation } = dialled.admission;
   onAdmitted({ ...admission, rule, generation });
-  await dialled.upstream.write(client.take(client.buffered.length));
-  await exchange.relay(context.relay, dialled.upstream);
+  const { stream } = dialled.upstream;
+  await stream.write(client.take(client.buffered.length));
+  await exchange.relay(context.relay, stream);
 }
 
 /** Throws unless the rule takes whatever bytes the client sends. */

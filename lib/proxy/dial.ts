@@ -8,6 +8,7 @@ import type { ProxyContext } from "./context.ts";
 import type { Exchange } from "./exchange.ts";
 import { TimeLimitExceeded, within } from "./limit.ts";
 import { Refusal } from "./refusal.ts";
+import type { Upstream } from "./spare.ts";
 import { BufferedConn } from "./stream.ts";
 
 const log = logger("proxy");
@@ -15,9 +16,9 @@ const log = logger("proxy");
 /** A hostile DNS server may answer with hundreds of addresses; more than these are not tried. */
 const MAX_ADDRESSES = 8;
 
-/** A connection to upstream and the judgement of its address. */
+/** A connection to upstream, and the judgement of its address. */
 export interface Dialled {
-  readonly upstream: BufferedConn;
+  readonly upstream: Upstream;
   readonly admission: Admission;
 }
 
@@ -36,17 +37,24 @@ export async function dial(
   const admitted = admittedOf(addresses.slice(0, MAX_ADDRESSES), admitIp);
   let failure = failed(502, "the name has no address");
   for (const ip of admitted) {
-    const upstream = await connect(ip, port, context.limits.connectMs / admitted.length);
-    if (upstream instanceof Refusal) {
-      failure = upstream;
-      continue;
-    }
-    exchange.adopt(upstream);
-    exchange.attempt = { ...exchange.attempt, address: ip.text };
+    const stream = await connect(ip, port, context.limits.connectMs / admitted.length);
     // Policy may have changed while the connection was being made.
-    return { upstream, admission: exchange.hold(() => admitIp(ip)) };
+    if (!(stream instanceof Refusal)) return use(exchange, { stream, ip }, admitIp);
+    failure = stream;
   }
   throw failure;
+}
+
+/** Goes on with a connection that there is: its address is judged, and the judgement held. */
+export function use(
+  exchange: Exchange,
+  upstream: Upstream,
+  admitIp: (ip: Ip) => Admission,
+): Dialled {
+  const { stream, ip } = upstream;
+  exchange.adopt(stream);
+  exchange.attempt = { ...exchange.attempt, address: ip.text };
+  return { upstream, admission: exchange.hold(() => admitIp(ip)) };
 }
 
 /** The addresses that may be dialled; throws the first refusal when there is none but refused ones. */

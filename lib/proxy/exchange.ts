@@ -69,6 +69,12 @@ export class Exchange {
     });
   }
 
+  /** Lets go of the connection to upstream, for another request; false when it was cut. */
+  release(): boolean {
+    this.#upstream = null;
+    return !this.#cut;
+  }
+
   /** Why the policy in force now would not admit it; null while it would. */
   recheck(): Refusal | null {
     try {

@@ -60,7 +60,8 @@ export function fieldsForUpstream(request: ForwardRequest): Field[] {
   }
   if (request.body.kind === "chunked") fields.push(field("Transfer-Encoding", "chunked"));
   if (request.webSocket) fields.push(field("Upgrade", "websocket"));
-  return [...fields, field("Connection", request.webSocket ? "Upgrade" : "close")];
+  if (request.webSocket) return [...fields, field("Connection", "Upgrade")];
+  return request.persistent ? fields : [...fields, field("Connection", "close")];
 }
 
 /** Every reading of a plain request; `outgoing` are the fields as they would be sent on. */

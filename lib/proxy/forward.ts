@@ -1,20 +1,19 @@
 /**
  * Plain HTTP: one request judged, sent upstream in a framing of ours, and its response brought
- * back the same way. Each request has its own upstream connection, so that nothing an upstream
- * sends late can be taken for the answer to somebody else.
+ * back the same way.
  */
 import { type Admission, admit, admitAddress } from "./admission.ts";
-import { BodyTooLong, MalformedBody, readBody, writeBody } from "./body.ts";
+import { BodyTooLong, MalformedBody, readBody, writeMessage } from "./body.ts";
 import { bytesOf } from "./bytes.ts";
+import type { Ip } from "../net/ip.ts";
 import type { ProxyContext } from "./context.ts";
-import { dial } from "./dial.ts";
+import { dial, type Dialled, use } from "./dial.ts";
 import type { Exchange } from "./exchange.ts";
-import { fieldsForUpstream, readingsOf } from "./facts.ts";
+import { fieldsForUpstream, hostFieldValue, readingsOf } from "./facts.ts";
 import { endToEnd, type Field, field, headEnd, renderHead } from "./fields.ts";
 import { type ForwardRequest, MAX_BODY_BYTES } from "./head.ts";
 import { IdleWatch } from "./limit.ts";
 import { Refusal } from "./refusal.ts";
-import type { Relay } from "./relay/relay.ts";
 import {
   fieldsForClient,
   framingForClient,
@@ -22,6 +21,7 @@ import {
   parseResponseHead,
   type ResponseHead,
 } from "./response.ts";
+import type { SpareUpstream } from "./spare.ts";
 import type { BufferedConn } from "./stream.ts";
 
 const CONTINUE = bytesOf("HTTP/1.1 100 Continue\r\n\r\n");
@@ -30,43 +30,70 @@ const CONTINUE = bytesOf("HTTP/1.1 100 Continue\r\n\r\n");
 const MAX_INTERIM_RESPONSES = 16;
 
 /**
+ * Requests that may be sent twice (RFC 9110 §9.2.2) and have no body that would be gone by then:
+ * upstream may close a kept connection at the moment it is used.
+ */
+const REPEATABLE_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS"]);
+
+/** A kept connection turned out to be closed; upstream has answered nothing. */
+class StaleConnection extends Error {
+  override readonly name = "StaleConnection";
+}
+
+/**
  * Serves one plain request. Returns whether the client's connection can carry another one. Throws a
  * {@linkcode Refusal}, or what reading from or writing to the client throws; `onAdmitted` is
  * called once, when upstream answers and before bytes are sent.
+ * @param spare Where the connection to upstream is left for the next request.
  */
 export async function forward(
   context: ProxyContext,
   client: BufferedConn,
   request: ForwardRequest,
   exchange: Exchange,
+  spare: SpareUpstream,
   onAdmitted: (admission: Admission) => void,
 ): Promise<boolean> {
   assertNotPipelined(client, request);
+  const { target } = request;
   const outgoing = fieldsForUpstream(request);
   const readings = readingsOf(request, outgoing, exchange.agent);
   const admission = exchange.hold(() => admit(context.judge, "http", readings));
-  const dialled = await dial(
-    context,
-    exchange,
-    request.target,
-    (ip) => admitAddress(context.judge, context.isLocalAddress, readings, ip),
-  );
+  const admitIp = (ip: Ip): Admission =>
+    admitAddress(context.judge, context.isLocalAddress, readings, ip);
+  const origin = hostFieldValue(target.host, target.port);
+  const kept = spare.take(isRepeatable(request) ? origin : "");
+  const dialled = kept === null
+    ? await dial(context, exchange, target, admitIp)
+    : use(exchange, kept, admitIp);
   const { rule, generation } = dialled.admission;
   onAdmitted({ ...admission, rule, generation });
 
-  const transfer = new Transfer(
-    client,
-    dialled.upstream,
-    request,
-    exchange,
-    context.relay,
-    context.limits.idleMs,
-  );
+  const send = async ({ upstream }: Dialled, mayBeStale: boolean): Promise<boolean> => {
+    const transfer = new Transfer(client, upstream.stream, request, exchange, context, mayBeStale);
+    try {
+      const again = await transfer.run(outgoing);
+      if (again && transfer.upstreamPersistent && exchange.release()) spare.keep(origin, upstream);
+      return again;
+    } finally {
+      transfer.end();
+    }
+  };
+  if (kept === null) return await send(dialled, false);
   try {
-    return await transfer.run(outgoing);
-  } finally {
-    transfer.end();
+    return await send(dialled, true);
+  } catch (thrown) {
+    if (!(thrown instanceof StaleConnection)) throw thrown;
+    // The same address, so that the record stays true.
+    return await send(
+      await dial(context, exchange, { host: kept.ip, port: target.port }, admitIp),
+      false,
+    );
   }
+}
+
+function isRepeatable({ method, body, webSocket }: ForwardRequest): boolean {
+  return REPEATABLE_METHODS.has(method) && body.kind === "none" && !webSocket;
 }
 
 /** ADV-HTTP-01. A client that waits for its answers never trips over this. */
@@ -81,6 +108,7 @@ function assertNotPipelined(client: BufferedConn, { body }: ForwardRequest): voi
 class Transfer {
   readonly #idle: IdleWatch;
   #requestSent = false;
+  #upstreamPersistent = false;
   /** What went wrong while the request's body was read; it explains why upstream failed then. */
   #requestError: unknown = null;
 
@@ -89,19 +117,26 @@ class Transfer {
     readonly upstream: BufferedConn,
     readonly request: ForwardRequest,
     readonly exchange: Exchange,
-    readonly relay: Relay,
-    idleMs: number,
+    readonly context: ProxyContext,
+    /** Upstream may have closed while nobody asked it anything. */
+    readonly mayBeStale: boolean,
   ) {
-    this.#idle = new IdleWatch(idleMs, () => {
+    this.#idle = new IdleWatch(context.limits.idleMs, () => {
       upstream.close();
       if (exchange.answered) client.close();
     });
     upstream.onProgress = client.onProgress = () => this.#idle.touch();
   }
 
+  /** Upstream takes another request: its response is read to the end, and nothing is behind it. */
+  get upstreamPersistent(): boolean {
+    return this.#upstreamPersistent;
+  }
+
   end(): void {
     this.#idle.stop();
     this.client.onProgress = () => {};
+    if (!this.#upstreamPersistent) this.upstream.close();
   }
 
   /** Sends and receives at the same time: a server may answer before it has read everything. */
@@ -115,12 +150,13 @@ class Transfer {
         await this.#webSocket(response);
         return false;
       }
-      const persistent = await this.#sendResponse(response);
-      return persistent && this.#requestSent;
+      const persistent = await this.#sendResponse(response) && this.#requestSent;
+      this.#upstreamPersistent = persistent && response.persistent &&
+        this.upstream.buffered.length === 0;
+      return persistent;
     } catch (thrown) {
       throw this.#requestError ?? thrown;
     } finally {
-      this.upstream.close();
       // Waits for the client's next bytes perhaps, which is no reason to keep the answer waiting.
       void sending;
     }
@@ -130,8 +166,9 @@ class Transfer {
     const { method, target, body } = this.request;
     const requestLine = `${method} ${target.path}${target.query} HTTP/1.1`;
     try {
-      await this.upstream.write(bytesOf(renderHead(requestLine, outgoing)));
-      await writeBody(this.upstream, body, this.#requestBody());
+      const head = bytesOf(renderHead(requestLine, outgoing));
+      const isWaiting = body.kind !== "none" && this.client.buffered.length > 0;
+      await writeMessage(this.upstream, head, body, this.#requestBody(), isWaiting);
       this.#requestSent = true;
     } catch {
       // Upstream takes no more; it may have said why, so the response is still read.
@@ -180,6 +217,7 @@ class Transfer {
       }
       seenBytes = buffered.length;
       if (!await this.#fillFromUpstream()) {
+        if (this.mayBeStale && seenBytes === 0) throw new StaleConnection();
         throw unusable("the destination closed without an answer");
       }
     }
@@ -189,6 +227,9 @@ class Transfer {
     try {
       return await this.upstream.fill();
     } catch {
+      if (this.mayBeStale && !this.#idle.expired && this.upstream.buffered.length === 0) {
+        throw new StaleConnection();
+      }
       if (!this.#idle.expired) throw unusable("the connection to the destination broke");
       throw this.#requestSent
         ? new Refusal(504, "dial", "upstream_failed", "the destination did not answer in time")
@@ -203,8 +244,10 @@ class Transfer {
       this.#requestSent;
     const fields = fieldsForClient(response, framing, persistent);
     this.exchange.answered = true;
-    await this.client.write(bytesOf(renderHead(statusLine(response), fields)));
-    await writeBody(this.client, framing, readBody(this.upstream, response.body));
+    const head = bytesOf(renderHead(statusLine(response), fields));
+    const isWaiting = this.upstream.buffered.length > 0;
+    const body = readBody(this.upstream, response.body);
+    await writeMessage(this.client, head, framing, body, isWaiting);
     return persistent;
   }
 
@@ -221,7 +264,7 @@ class Transfer {
     await client.write(upstream.take(upstream.buffered.length));
     await upstream.write(client.take(client.buffered.length));
     this.#idle.stop();
-    await this.exchange.relay(this.relay, upstream);
+    await this.exchange.relay(this.context.relay, upstream);
   }
 }
 

@@ -25,6 +25,8 @@ export interface ResponseHead {
   readonly phrase: string;
   readonly fields: readonly Field[];
   readonly body: ResponseBody;
+  /** Upstream takes another request on the same connection (RFC 9112 §9.3). */
+  readonly persistent: boolean;
   /** It answers an upgrade with 101 and names WebSocket. */
   readonly webSocket: boolean;
 }
@@ -54,6 +56,8 @@ export function parseResponseHead(
     phrase: line[3] ?? "",
     fields,
     body,
+    persistent: line[1] === "1" && body.kind !== "until_close" &&
+      !listMembers(valuesOf(fields, "connection")).includes("close"),
     webSocket: status === 101 && listMembers(valuesOf(fields, "upgrade")).join() === "websocket",
   };
 }

@@ -22,6 +22,7 @@ import { listen } from "./listen.ts";
 import { allowed, attemptOf, blocked } from "./record.ts";
 import { asRefusal, isConnectionError, Refusal } from "./refusal.ts";
 import { Relay } from "./relay/relay.ts";
+import { SpareUpstream } from "./spare.ts";
 import { BufferedConn, closeAfterAnswer, closeQuietly } from "./stream.ts";
 
 const log = logger("proxy");
@@ -51,6 +52,8 @@ interface Client {
   readonly gateway: string;
   /** As the kernel reported it. */
   readonly source: string;
+  /** What its next request to the same server may use. */
+  readonly spare: SpareUpstream;
   /** Whom it was last found to belong to; null before the first time. */
   agent: Agent | null;
   /** What it is being served; null while no request has arrived. */
@@ -132,12 +135,13 @@ export class ProxyServer implements GatewayService, ProxyService {
 
   /**
    * Call after a reload: ends every tunnel and request under way that the policy in force now would
-   * not admit, and returns how many. Connections between requests need nothing: the next request
-   * is judged anyway.
+   * not admit, and returns how many. Connections between requests lose what they keep open to
+   * upstream; their next request is judged anyway.
    */
   rejudge(): number {
     let cut = 0;
-    for (const { exchange, source } of this.#clients) {
+    for (const { exchange, source, spare } of this.#clients) {
+      spare.drop();
       const refusal = exchange?.recheck() ?? null;
       if (exchange === null || refusal === null) continue;
       exchange.decision = this.#record(
@@ -189,6 +193,7 @@ export class ProxyServer implements GatewayService, ProxyService {
   }
 
   #drop(client: Client): void {
+    client.spare.drop();
     client.exchange?.cut();
     client.stream.close();
   }
@@ -213,13 +218,15 @@ export class ProxyServer implements GatewayService, ProxyService {
     try {
       const source = conn.remoteAddr.hostname;
       const stream = new BufferedConn(conn);
-      const client: Client = { stream, gateway, source, agent: null, exchange: null };
+      const spare = new SpareUpstream();
+      const client: Client = { stream, gateway, source, spare, agent: null, exchange: null };
       const full = this.#count.enter(source);
       if (full !== null) return await this.#turnAway(client, full);
       this.#clients.add(client);
       try {
         await this.#requests(client);
       } finally {
+        spare.drop();
         this.#clients.delete(client);
         this.#count.leave(source);
       }
@@ -298,10 +305,11 @@ export class ProxyServer implements GatewayService, ProxyService {
         exchange.decision = this.#record(allowed(exchange, source, admission));
       };
       if (head.kind === "tunnel") {
+        client.spare.drop();
         await tunnel(this.#context, stream, head, exchange, onAdmitted);
         return false;
       }
-      const again = await forward(this.#context, stream, head, exchange, onAdmitted);
+      const again = await forward(this.#context, stream, head, exchange, client.spare, onAdmitted);
       if (!again) await closeAfterAnswer(stream, LINGER_MS);
       return again;
     } catch (thrown) {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { getRequest, Lab, ok, Origin } from "./support.ts";
+import { eventually, getRequest, Lab, ok, Origin, type RawClient } from "./support.ts";
 
 const ALLOW_A = { condition: 'http.host == "a.example"' };
 
@@ -457,4 +457,84 @@ Deno.test("the health check answers agents and is never forwarded (S006-IF-006, 
   assert.match(answer, /\r\n\r\n\{"status":"ok"\}$/);
   assert.deepEqual(lab.resolved, []);
   assert.equal(lab.proxy.status().requests_total, 0);
+});
+
+/** An origin that answers request after request on a connection, with the connection's number. */
+function persistentOrigin(): Origin {
+  return new Origin(async (client, number) => {
+    while (true) {
+      await client.until(/\r\n\r\n/);
+      await client.send(ok(`connection ${number}`));
+    }
+  });
+}
+
+/** Asks for `url` on an open connection; the body of the answer. */
+async function ask(client: RawClient, url: string): Promise<string> {
+  await client.send(getRequest(url));
+  const answer = await client.until(/\r\n\r\nconnection [0-9]/);
+  assert.match(answer, /^HTTP\/1\.1 200 /);
+  return answer.slice(-12);
+}
+
+Deno.test("a client's requests to one server share a connection; no other client and no other name gets it", async () => {
+  await using origin = persistentOrigin();
+  await using lab = await Lab.start({ rules: [{ condition: "true" }] });
+  const url = `http://a.example:${origin.port}/`;
+  using client = await lab.connect();
+  using other = await lab.connect();
+  assert.equal(await ask(client, url), "connection 0");
+  assert.equal(await ask(client, `${url}x`), "connection 0");
+  assert.equal(await ask(other, url), "connection 1");
+  assert.equal(await ask(client, `http://b.example:${origin.port}/`), "connection 2");
+  assert.equal(await ask(client, url), "connection 3");
+  // Every request was judged and recorded for itself.
+  assert.deepEqual(lab.record, Array.from({ length: 5 }, () => "allow http rule"));
+  // The address of a kept connection is judged like any other.
+  lab.reload([{ condition: 'network.ip != "127.0.0.1"' }]);
+  await client.send(getRequest(url));
+  assert.match(await client.rest(), /^HTTP\/1\.1 403 /);
+});
+
+Deno.test("a request that must not be sent twice never takes a kept connection", async () => {
+  await using origin = persistentOrigin();
+  await using lab = await Lab.start({ rules: [{ condition: "true" }] });
+  using client = await lab.connect();
+  const url = `http://a.example:${origin.port}/`;
+  assert.equal(await ask(client, url), "connection 0");
+  await client.send(getRequest(url, "Content-Length: 0").replace("GET", "POST"));
+  assert.match(await client.until(/connection [0-9]/), /connection 1$/);
+});
+
+Deno.test("a kept connection that upstream closed is replaced, whenever it closed", async () => {
+  await using origin = new Origin(async (client, number) => {
+    await client.until(/\r\n\r\n/);
+    await client.send(ok(`connection ${number}`));
+    if (number === 1) await client.until(/\r\n\r\n/); // closes on the next request, unanswered
+  });
+  await using lab = await Lab.start({ rules: [{ condition: "true" }] });
+  using client = await lab.connect();
+  const url = `http://a.example:${origin.port}/`;
+  for (const expected of ["connection 0", "connection 1", "connection 2"]) {
+    assert.equal(await ask(client, url), expected);
+  }
+});
+
+Deno.test("what upstream sends unasked is nobody's answer, and a reload closes what is kept", async () => {
+  const closed: number[] = [];
+  await using origin = new Origin(async (client, number) => {
+    await client.until(/\r\n\r\n/);
+    await client.send(ok(`connection ${number}`));
+    if (number === 0) await client.send(ok("connection 9"));
+    await client.rest();
+    closed.push(number);
+  });
+  await using lab = await Lab.start({ rules: [{ condition: "true" }] });
+  using client = await lab.connect();
+  const url = `http://a.example:${origin.port}/`;
+  assert.equal(await ask(client, url), "connection 0");
+  await eventually(() => closed.includes(0));
+  assert.equal(await ask(client, url), "connection 1");
+  lab.reload([]);
+  await eventually(() => closed.includes(1));
 });

@@ -1,0 +1,49 @@
+/**
+ * The upstream connection that a client's connection keeps between its requests. It is never
+ * another client's, so that nothing an upstream sends late or a client sends twice can reach
+ * somebody else; and its address is judged anew for each request.
+ */
+import type { Ip } from "../net/ip.ts";
+import type { BufferedConn } from "./stream.ts";
+
+/** A connection to upstream, and the address that it was dialled to. */
+export interface Upstream {
+  readonly stream: BufferedConn;
+  readonly ip: Ip;
+}
+
+/** At most one such connection. */
+export class SpareUpstream {
+  #kept: (Upstream & { readonly origin: string }) | null = null;
+
+  /** Keeps `upstream`, whose last response is read to its end, for requests to `origin`. */
+  keep(origin: string, { stream, ip }: Upstream): void {
+    this.drop();
+    const kept = { origin, stream, ip };
+    this.#kept = kept;
+    stream.onProgress = (): void => {};
+    // Closed by upstream, or sent something that nobody asked for: useless either way.
+    const discard = (): void => {
+      if (this.#kept === kept) this.drop();
+    };
+    stream.fill().then(discard, discard);
+  }
+
+  /** Gives the connection to `origin` away, or null; one to elsewhere is closed. */
+  take(origin: string): Upstream | null {
+    const kept = this.#kept;
+    // Bytes that nobody asked for may have come a moment ago.
+    if (kept?.origin !== origin || kept.stream.buffered.length > 0) {
+      this.drop();
+      return null;
+    }
+    this.#kept = null;
+    return kept;
+  }
+
+  /** Closes what is kept. */
+  drop(): void {
+    this.#kept?.stream.close();
+    this.#kept = null;
+  }
+}
