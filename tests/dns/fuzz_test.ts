@@ -4,12 +4,21 @@ import { Buffer } from "node:buffer";
 import { admitRecords, rebuildAnswer } from "../../lib/dns/answer.ts";
 import { buildRefusal, buildReply, udpReplyLimitBytes } from "../../lib/dns/build.ts";
 import { Rcode, RecordType } from "../../lib/dns/codes.ts";
+import { cacheKey, DnsCache } from "../../lib/dns/cache.ts";
+import { DnsFilter } from "../../lib/dns/filter.ts";
+import { LookupLimits } from "../../lib/dns/limits.ts";
+import { Resolver } from "../../lib/dns/resolver.ts";
+import { UpstreamClient } from "../../lib/dns/upstream.ts";
+import { Shared } from "../../lib/dns/worker/protocol.ts";
+import { HAND_OVER, Responder } from "../../lib/dns/worker/responder.ts";
+import { DecisionLog } from "../../lib/decision.ts";
 import { hostnameOf, nameText, wireNameOf } from "../../lib/dns/name.ts";
 import { parseQuery, parseResponse } from "../../lib/dns/parse.ts";
 import { Hostname } from "../../lib/net/host.ts";
 import { restrictedRange } from "../../lib/net/restricted.ts";
 import { decode, encodeQuery, encodeReply } from "./oracle.ts";
 import { hex, Random, SEED } from "./random.ts";
+import { allowHost, TestDirectory, TestPolicy } from "./support.ts";
 
 const PACKETS = 50_000;
 
@@ -53,6 +62,62 @@ Deno.test(`parseQuery() survives ${PACKETS} mutated packets, and what it accepts
       assert.deepEqual(reply.subarray(12, 12 + query.questionBytes.length), query.questionBytes);
       assert(reply.length <= packet.length);
     });
+  }
+});
+
+Deno.test(`the UDP worker's responder decides ${PACKETS} mutated packets as the filter does`, async () => {
+  const random = new Random(SEED + 2);
+  const policy = new TestPolicy([allowHost("example.com")]);
+  const agents = new TestDirectory();
+  const agent = agents.add("10.200.0.2", "coder");
+  const cache = new DnsCache(() => 0);
+  const resolver = new Resolver(cache, new UpstreamClient([]));
+  const limits = new LookupLimits();
+  const decisions = new DecisionLog();
+  const filter = new DnsFilter({ agents, judge: policy.judge, decisions, resolver, limits });
+  const responder = new Responder(new Shared(), { count: 1e9, windowSecs: 1 });
+  responder.update({ kind: "policy", ticket: 1, epoch: 0, policy: policy.data });
+  responder.update({ kind: "agent", agent });
+  const hostname = Hostname.parse("example.com");
+  assert(hostname !== null);
+  const question = { name: wireNameOf(hostname), type: RecordType.A };
+  const reply = encodeReply({
+    id: 1,
+    name: "example.com",
+    type: "A",
+    answers: [{ name: "example.com", type: "A", ttl: 300, data: "93.184.216.34" }],
+  });
+  const parsed = parseResponse(reply, 1, question);
+  assert(parsed.kind === "response");
+  for (const dnssecOk of [false, true]) {
+    const answer = rebuildAnswer(question, parsed.response, dnssecOk);
+    assert(answer !== null);
+    cache.set(cacheKey(question, dnssecOk), question, answer);
+    responder.update({ kind: "answer", question, dnssecOk, answer, ageSecs: 0 });
+  }
+  const corpus = [
+    encodeQuery("example.com", "A", { opt: {} }),
+    encodeQuery("Example.COM", "AAAA", { opt: { dnssecOk: true } }),
+    encodeQuery("blocked.example.net", "A", { opt: {} }),
+    encodeQuery("blocked.example.net", "HTTPS"),
+  ];
+  const source = { address: agent.address, transport: "udp" } as const;
+  for (let i = 0; i < PACKETS; i++) {
+    const packet = random.mutate(random.pick(corpus));
+    const answered = responder.respond(0x0ac80002, packet);
+    if (answered === HAND_OVER) continue;
+    const expected = await filter.handle(packet, source);
+    replayable(packet, () => {
+      assert.equal(answered === null, expected === null);
+      if (answered === null || expected === null) return;
+      // Beside the id, which a shared reply does not have, they differ in the decision's id alone.
+      const [ours, theirs] = [decode(answered), decode(expected)];
+      assert.deepEqual(
+        [ours.rcode, ours.questions, ours.answers, ours.authorities, answered.length],
+        [theirs.rcode, theirs.questions, theirs.answers, theirs.authorities, expected.length],
+      );
+    });
+    if (i % 1000 === 0) responder.report();
   }
 });
 
