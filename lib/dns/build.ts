@@ -216,17 +216,20 @@ export function buildRefusal(header: RefusedHeader): Uint8Array<ArrayBuffer> {
   return writer.message();
 }
 
-/** Our own query to an upstream: nothing of the client's packet but name, type and the DO bit. */
+/**
+ * Our own query to an upstream: nothing of the client's packet but name, type and the DO bit.
+ * @param edns Null for a server that does not speak EDNS.
+ */
 export function buildQuery(
   id: number,
   question: Question,
-  dnssecOk: boolean,
+  edns: { readonly dnssecOk: boolean } | null,
 ): Uint8Array<ArrayBuffer> {
   const writer = new Writer(scratch, PLAIN_UDP_PAYLOAD_BYTES);
-  writer.header(id, Flag.RD, [1, 0, 0, 1]);
+  writer.header(id, Flag.RD, [1, 0, 0, edns === null ? 0 : 1]);
   writer.name(question.name);
   writer.u16(question.type);
   writer.u16(CLASS_IN);
-  writer.opt(Rcode.NOERROR, dnssecOk, null);
+  if (edns !== null) writer.opt(Rcode.NOERROR, edns.dnssecOk, null);
   return writer.message();
 }

@@ -2,7 +2,7 @@
 import { messageOf } from "../errors.ts";
 import { Ip } from "../net/ip.ts";
 import { buildQuery } from "./build.ts";
-import { UDP_PAYLOAD_BYTES } from "./codes.ts";
+import { Rcode, UDP_PAYLOAD_BYTES } from "./codes.ts";
 import { readTcpMessage, writeTcpMessage } from "./framing.ts";
 import type { Question, Response } from "./message.ts";
 import { parseResponse } from "./parse.ts";
@@ -18,6 +18,15 @@ export type Exchange =
  * this many mean that somebody is guessing ids, and TCP cannot be guessed (RFC 5452 §9.1).
  */
 const MAX_STRAYS = 16;
+
+/** What a query says in its OPT record; null for none. */
+type AskedEdns = { readonly dnssecOk: boolean } | null;
+
+/** Whether the upstream may not know EDNS, and has to be asked without (RFC 6891 §7). */
+function isUnknownEdns(exchanged: Exchange): boolean {
+  return exchanged.kind === "response" &&
+    (exchanged.response.rcode === Rcode.FORMERR || exchanged.response.rcode === Rcode.NOTIMP);
+}
 
 const failed = (why: string): Exchange => ({ kind: "failed", why });
 
@@ -49,7 +58,7 @@ function closeQuietly(resource: { close(): void }): void {
 async function askByUdp(
   upstream: Upstream,
   question: Question,
-  dnssecOk: boolean,
+  edns: AskedEdns,
   resendAfterMs: number,
   signal: AbortSignal,
 ): Promise<Exchange | null> {
@@ -57,7 +66,7 @@ async function askByUdp(
   const socket = Deno.listenDatagram({ transport: "udp", hostname, port: 0 });
   const release = whenAborted(signal, () => closeQuietly(socket));
   const id = randomId();
-  const query = buildQuery(id, question, dnssecOk);
+  const query = buildQuery(id, question, edns);
   const send = (): Promise<number> => {
     return socket.send(query, {
       transport: "udp",
@@ -94,7 +103,7 @@ async function askByUdp(
 async function askByTcp(
   upstream: Upstream,
   question: Question,
-  dnssecOk: boolean,
+  edns: AskedEdns,
   signal: AbortSignal,
 ): Promise<Exchange> {
   const conn = await Deno.connect({
@@ -105,7 +114,7 @@ async function askByTcp(
   const release = whenAborted(signal, () => closeQuietly(conn));
   try {
     const id = randomId();
-    await writeTcpMessage(conn, buildQuery(id, question, dnssecOk));
+    await writeTcpMessage(conn, buildQuery(id, question, edns));
     const packet = await readTcpMessage(conn);
     if (packet === null) return failed("connection closed before the reply");
     const parsed = parseResponse(packet, id, question);
@@ -118,7 +127,8 @@ async function askByTcp(
 }
 
 /**
- * Asks one upstream: by UDP, then by TCP when the reply does not fit (TC) or cannot be trusted.
+ * Asks one upstream: by UDP, then by TCP when the reply does not fit (TC) or cannot be trusted; once
+ * more without EDNS when it may not know that.
  * Never throws.
  * @param timeoutMs Limit for all of it; the UDP packet is sent once more after a quarter.
  * @param stop Ends the exchange early.
@@ -134,8 +144,11 @@ export async function exchange(
   const timer = setTimeout(() => limit.abort(), timeoutMs);
   const release = whenAborted(stop, () => limit.abort());
   try {
-    return await askByUdp(upstream, question, dnssecOk, timeoutMs / 4, limit.signal) ??
-      await askByTcp(upstream, question, dnssecOk, limit.signal);
+    const ask = async (edns: AskedEdns): Promise<Exchange> =>
+      await askByUdp(upstream, question, edns, timeoutMs / 4, limit.signal) ??
+        await askByTcp(upstream, question, edns, limit.signal);
+    const first = await ask({ dnssecOk });
+    return isUnknownEdns(first) ? await ask(null) : first;
   } catch (thrown) {
     if (stop.aborted) return failed("stopping");
     return failed(limit.signal.aborted ? `no reply within ${timeoutMs} ms` : messageOf(thrown));

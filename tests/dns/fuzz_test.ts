@@ -20,7 +20,8 @@ import { decode, encodeQuery, encodeReply } from "./oracle.ts";
 import { hex, Random, SEED } from "./random.ts";
 import { allowHost, TestDirectory, TestPolicy } from "./support.ts";
 
-const PACKETS = 50_000;
+/** In CI; a longer run asks for more. */
+const PACKETS = Number(Deno.env.get("OUTCALL_FUZZ_PACKETS") ?? "50000");
 
 /** Runs `check` on `packet`; a failure names what brings it back. */
 function replayable(packet: Uint8Array, check: () => void): void {

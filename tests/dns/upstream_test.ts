@@ -62,6 +62,18 @@ Deno.test("only name, type and DO of a question go upstream, with our own EDNS",
   assert(asked.message.rd && !asked.message.cd);
 });
 
+for (const rcode of [1, 4]) {
+  Deno.test(`an upstream that answers EDNS with code ${rcode} is asked again without (RFC 6891 §7)`, async () => {
+    await using upstream = new TestUpstream(
+      replying(({ message }) =>
+        message.opt === null ? { answers: [address("1.1.1.1")] } : { rcode }
+      ),
+    );
+    assert.deepEqual(await ask(new UpstreamClient([upstream.upstream], PATIENT_MS)), ["1.1.1.1"]);
+    assert.equal(upstream.asked.length, 2);
+  });
+}
+
 Deno.test("ids and source ports differ from query to query (RFC 5452)", async () => {
   await using upstream = new TestUpstream(good);
   const client = new UpstreamClient([upstream.upstream], PATIENT_MS);

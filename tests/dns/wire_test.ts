@@ -137,7 +137,7 @@ Deno.test("buildQuery() is read alike by the oracle and by parseQuery()", () => 
         name: wire(name),
         type: RecordType[type],
       };
-      const packet = buildQuery(id, question, dnssecOk);
+      const packet = buildQuery(id, question, { dnssecOk });
       const oracle = decode(packet);
       assert.equal(oracle.id, id);
       assert(!oracle.qr && oracle.rd && !oracle.cd);
