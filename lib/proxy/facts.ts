@@ -61,7 +61,10 @@ export function fieldsForUpstream(request: ForwardRequest): Field[] {
   if (request.body.kind === "chunked") fields.push(field("Transfer-Encoding", "chunked"));
   if (request.webSocket) fields.push(field("Upgrade", "websocket"));
   if (request.webSocket) return [...fields, field("Connection", "Upgrade")];
-  return request.persistent ? fields : [...fields, field("Connection", "close")];
+  // A server that overlooks the body (of a GET, say) reads it as the next request, which nobody has
+  // judged: it must not go on reading.
+  const goesOn = request.persistent && request.body.kind === "none";
+  return goesOn ? fields : [...fields, field("Connection", "close")];
 }
 
 /** Every reading of a plain request; `outgoing` are the fields as they would be sent on. */

@@ -62,7 +62,8 @@ export async function forward(
   const admitIp = (ip: Ip): Admission =>
     admitAddress(context.judge, context.isLocalAddress, readings, ip);
   const origin = hostFieldValue(target.host, target.port);
-  const kept = spare.take(isRepeatable(request) ? origin : "");
+  const mayShare = isRepeatable(request);
+  const kept = spare.take(mayShare ? origin : "");
   const dialled = kept === null
     ? await dial(context, exchange, target, admitIp)
     : use(exchange, kept, admitIp);
@@ -73,7 +74,9 @@ export async function forward(
     const transfer = new Transfer(client, upstream.stream, request, exchange, context, mayBeStale);
     try {
       const again = await transfer.run(outgoing);
-      if (again && transfer.upstreamPersistent && exchange.release()) spare.keep(origin, upstream);
+      if (again && mayShare && transfer.upstreamPersistent && exchange.release()) {
+        spare.keep(origin, upstream);
+      }
       return again;
     } finally {
       transfer.end();

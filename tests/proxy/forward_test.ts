@@ -506,6 +506,26 @@ Deno.test("a request that must not be sent twice never takes a kept connection",
   assert.match(await client.until(/connection [0-9]/), /connection 1$/);
 });
 
+Deno.test("a body that upstream takes for another request is not answered: its connection ends", async () => {
+  const served: string[] = [];
+  await using origin = new Origin(async (client) => {
+    while (true) {
+      const head = await client.until(/\r\n\r\n/); // overlooks Content-Length
+      served.push(head.split(" HTTP/")[0] ?? "");
+      await client.send(ok("connection 0"));
+      if (/^connection: close\r$/im.test(head)) return;
+    }
+  });
+  await using lab = await Lab.start({ rules: [{ condition: 'http.method == "GET"' }] });
+  using client = await lab.connect();
+  const url = `http://a.example:${origin.port}/`;
+  const smuggled = "DELETE /all HTTP/1.1\r\nHost: a.example\r\n\r\n";
+  await client.send(getRequest(url, `Content-Length: ${smuggled.length}`) + smuggled);
+  await client.until(/connection 0/);
+  assert.equal(await ask(client, url), "connection 0");
+  assert.deepEqual(served, ["GET /", "GET /"]);
+});
+
 Deno.test("a kept connection that upstream closed is replaced, whenever it closed", async () => {
   await using origin = new Origin(async (client, number) => {
     await client.until(/\r\n\r\n/);
