@@ -11,6 +11,7 @@ import { serveUnix, type UnixServer } from "./api/unix_server.ts";
 import { Bridges } from "./bridge/bridge.ts";
 import { isManagedName } from "./bridge/names.ts";
 import type { Segment } from "./bridge/segment.ts";
+import { Watch } from "./bridge/watch.ts";
 import { checkCaFiles } from "./ca_files.ts";
 import type { DaemonConfig } from "./config.ts";
 import { DecisionLog } from "./decision.ts";
@@ -150,14 +151,19 @@ class Daemon {
   }
 
   #bridgeStep(): Step {
+    const watch = new Watch(this.#bridges);
     return {
       target: "bridge",
       start: async () => {
         await this.#enforcement.adopt();
+        watch.start();
         const { name, index } = await this.#bridges.status();
         return `${name} is up (index ${index}), firewall active`;
       },
-      stop: () => this.#bridges.close(),
+      stop: async () => {
+        await watch.stop();
+        await this.#bridges.close();
+      },
     };
   }
 

@@ -7,35 +7,55 @@ import { differences, type NftTable, renderReplacement, renderUpdate } from "./t
 const log = logger("bridge");
 
 /**
- * Applies `table` and reads it back: in place, and by replacing it where that is not enough, because
- * somebody else has given it another shape.
- * @returns the fingerprint of what the kernel lists now.
+ * Applies `tables` in one transaction and reads them back: in place, and by replacing them where
+ * that is not enough, because somebody else has given one another shape.
+ * @returns the fingerprint of what the kernel lists now, for each table.
  * @throws OutcallError those of nft, and `bridge.not_applied` when the kernel shows something else
  * than what was rendered.
  */
-export async function applyTable(table: NftTable): Promise<string> {
+export async function applyTables(tables: readonly NftTable[]): Promise<readonly string[]> {
   try {
-    return await applyAndRead(table, renderUpdate(table));
+    return await applyAndRead(tables, renderUpdate);
   } catch (error) {
     const isRefused = error instanceof OutcallError &&
       (error.code === "bridge.nftables" || error.code === "bridge.not_applied");
     if (!isRefused) throw error;
-    log.warn("the table cannot be updated in place, and is replaced: {reason}", {
+    log.warn("the tables cannot be updated in place, and are replaced: {reason}", {
       reason: error.message,
     });
-    return await applyAndRead(table, renderReplacement(table));
+    return await applyAndRead(tables, renderReplacement);
   }
 }
 
-async function applyAndRead(table: NftTable, ruleset: string): Promise<string> {
-  await applyRuleset(ruleset);
-  const listing = await listTable(table.family, table.name);
-  const found = listing === null ? ["it is not there"] : differences(table, listing);
-  if (listing !== null && found.length === 0) return fingerprint(listing);
+async function applyAndRead(
+  tables: readonly NftTable[],
+  render: (table: NftTable) => string,
+): Promise<readonly string[]> {
+  await applyRuleset(tables.map(render).join("\n"));
+  const found: string[] = [];
+  const prints = await Promise.all(tables.map(async (table) => {
+    const { family, name } = table;
+    const listing = await listTable(family, name);
+    const wrong = listing === null ? ["it is not there"] : differences(table, listing);
+    found.push(...wrong.map((difference) => `table ${family} ${name}: ${difference}`));
+    return fingerprint(listing ?? []);
+  }));
+  if (found.length === 0) return prints;
   throw new OutcallError(
     500,
     "bridge.not_applied",
-    `table ${table.family} ${table.name} is not as applied: ${found.join(", ")}`,
+    `the firewall is not as applied: ${found.join(", ")}`,
     { hint: "look for another program that changes nftables: nft monitor" },
+  );
+}
+
+/** Whether the kernel lists for each of `tables` what has that fingerprint. */
+export async function areListed(
+  tables: readonly Pick<NftTable, "family" | "name">[],
+  fingerprints: readonly string[],
+): Promise<boolean> {
+  const listings = await Promise.all(tables.map(({ family, name }) => listTable(family, name)));
+  return listings.every((listing, i) =>
+    listing !== null && fingerprint(listing) === fingerprints[i]
   );
 }

@@ -6,18 +6,24 @@
  */
 import type { BridgeStatus } from "../api/services.ts";
 import { messageOf, OutcallError } from "../errors.ts";
-import { applyRuleset, deleteTable, fingerprint, listTable } from "../linux/nft.ts";
+import { applyRuleset, deleteTable, listTable } from "../linux/nft.ts";
 import { type Link, RouteNetlink } from "../linux/rtnetlink.ts";
 import { logger } from "../log.ts";
 import { Mutex } from "../mutex.ts";
 import { Cidr } from "../net/cidr.ts";
 import { Ip } from "../net/ip.ts";
-import { applyTable } from "./apply.ts";
+import { applyTables, areListed } from "./apply.ts";
 import { coveredBridges, FIREWALL_TABLE, firewallTable } from "./firewall.ts";
-import { assertBridgeName, bridgeName, isManagedName } from "./names.ts";
+import { assertBridgeName, bridgeName, isInterfaceName, isManagedName } from "./names.ts";
+import { listedPins, PORT_TABLE, portTable } from "./port_table.ts";
+import { type Pin, pinPorts, type Pins, type PortView } from "./ports.ts";
+import type { NftTable } from "./table.ts";
 import { type Listening, NOTHING_LISTENS, type Segment } from "./segment.ts";
 
 const log = logger("bridge");
+
+/** Both tables of the firewall. */
+const TABLES = [FIREWALL_TABLE, PORT_TABLE];
 
 /** Settings of {@linkcode Bridges}. */
 export interface BridgesOptions {
@@ -49,6 +55,28 @@ function inUse(names: readonly string[]): OutcallError {
   );
 }
 
+/** What a look at the ports showed. */
+interface PortLook extends Pins {
+  readonly ports: readonly Link[];
+}
+
+/** One text for all looks from which the same tables follow. */
+function portsKey(ports: readonly Link[], pins: readonly Pin[]): string {
+  return JSON.stringify([ports.map(({ name, index }) => [name, index]), pins]);
+}
+
+/** Isolates a port (decision D13); whether it is isolated now. */
+function isolate(netlink: RouteNetlink, port: Link): boolean {
+  if (port.isolated) return true;
+  try {
+    netlink.isolate(port);
+    return true;
+  } catch (error) {
+    log.warn("port {port} stays cut off: {reason}", { port: port.name, reason: messageOf(error) });
+    return false;
+  }
+}
+
 /** The managed bridges of this host. All operations run one at a time. */
 export class Bridges {
   readonly #options: BridgesOptions;
@@ -56,8 +84,19 @@ export class Bridges {
   readonly #segments = new Map<string, Segment>();
   readonly #mutex = new Mutex();
   #listening: Listening = NOTHING_LISTENS;
-  /** What the kernel showed right after the last change of ours. */
-  #applied: string | null = null;
+  /** What the kernel showed of each table right after the last change of ours. */
+  #applied: readonly string[] | null = null;
+  /** Null until those of an earlier run were looked for in the kernel. */
+  #pins: readonly Pin[] | null = null;
+  /** Names of the bridges that the tables cover. */
+  #covered: readonly string[] = [];
+  /** The ports and pins that the tables hold. */
+  #appliedPorts = "";
+  /** Ports without a pin and why, to say it once. */
+  #refused: ReadonlyMap<string, string> = new Map();
+  /** Torn down on request: nothing is to be repaired. */
+  #isDown = false;
+  #lastRepair: BridgeStatus["last_repair"];
 
   /** @throws OutcallError `bridge.name`, or RangeError when the block is not one. */
   constructor(options: BridgesOptions) {
@@ -162,6 +201,8 @@ export class Bridges {
   /** Opens the services at these gateways to their agents, and closes all others. */
   open(listening: Listening): Promise<void> {
     return this.#mutex.run(async () => {
+      const isOpen = JSON.stringify(listening) === JSON.stringify(this.#listening);
+      if (isOpen && this.#applied !== null) return;
       using netlink = new RouteNetlink();
       this.#listening = listening;
       await this.#apply(netlink);
@@ -172,9 +213,13 @@ export class Bridges {
    * Closes every service: agents reach nothing; bridges and table stay (decision D2, S001-FR-010).
    * When it fails the live table stays.
    */
-  async close(): Promise<void> {
-    await this.open(NOTHING_LISTENS);
-    log.info("closed: agents reach nothing until the daemon is back");
+  close(): Promise<void> {
+    return this.#mutex.run(async () => {
+      using netlink = new RouteNetlink();
+      this.#listening = NOTHING_LISTENS;
+      await this.#apply(netlink);
+      log.info("closed: agents reach nothing until the daemon is back");
+    });
   }
 
   /** The state of the default bridge and the table, looked up afresh (S001-FR-011). */
@@ -187,6 +232,7 @@ export class Bridges {
         up: link !== null && link.kind === "bridge" && link.up,
         index: link?.index ?? null,
         nftables: await this.#isApplied() ? "active" : "inactive",
+        ...this.#lastRepair === undefined ? {} : { last_repair: this.#lastRepair },
       };
     });
   }
@@ -201,9 +247,8 @@ export class Bridges {
       for (const found of this.#discover(netlink)) {
         if (!this.#segments.has(found.bridge)) this.#segments.set(found.bridge, found);
       }
-      await this.#apply(netlink);
-      const names = new Set([this.name, ...this.#segments.keys()]);
-      for (const name of names) this.#bringUp(netlink, name, this.#segments.get(name) ?? null);
+      this.#isDown = false;
+      await this.#raise(netlink);
     });
   }
 
@@ -219,17 +264,96 @@ export class Bridges {
       const names = await attached();
       if (names.length > 0) throw inUse(names);
       const links = await this.#coveredLinks(netlink);
+      this.#isDown = true;
       // A container that is attached from here on meets a link that is down: no unfiltered moment.
       this.#setDownUnused(netlink, links);
-      try {
-        await deleteTable(FIREWALL_TABLE.family, FIREWALL_TABLE.name);
-      } catch (error) {
-        log.warn("the table could not be deleted: {reason}", { reason: messageOf(error) });
+      for (const { family, name } of TABLES) {
+        try {
+          await deleteTable(family, name);
+        } catch (error) {
+          log.warn("table {family} {name} could not be deleted: {reason}", {
+            family,
+            name,
+            reason: messageOf(error),
+          });
+        }
       }
       this.#applied = null;
       for (const link of links) netlink.deleteLink(link);
       log.info("torn down: {bridges}", { bridges: links.map((link) => link.name) });
     });
+  }
+
+  /**
+   * Looks at links and ports, pins ports that are new, and puts right what somebody else has changed;
+   * what was wrong is logged, and returned.
+   * @param withTables Whether to look at the tables, too, which takes a few milliseconds.
+   * @throws what kept it from being put right: agents are cut off as far as the kernel obeys.
+   */
+  repair(withTables: boolean): Promise<readonly string[]> {
+    return this.#mutex.run(async () => {
+      if (this.#isDown) return [];
+      using netlink = new RouteNetlink();
+      const wrong = this.#linkProblems(netlink);
+      if (this.#applied === null) wrong.push("the firewall could not be applied");
+      else if (withTables && !await this.#isApplied()) wrong.push("the firewall was changed");
+      if (wrong.length > 0) {
+        log.error("repairing: {wrong}", { wrong: wrong.join(", ") });
+        this.#applied = null;
+        await this.#raise(netlink);
+        this.#lastRepair = { at: new Date().toISOString(), wrong };
+        log.warn("repaired: {wrong}", { wrong: wrong.join(", ") });
+      } else if (this.#havePortsChanged(netlink)) {
+        await this.#applyPorts(netlink);
+      }
+      return wrong;
+    });
+  }
+
+  /** Covers everything known, then brings it up. */
+  async #raise(netlink: RouteNetlink): Promise<void> {
+    await this.#apply(netlink);
+    const names = new Set([this.name, ...this.#segments.keys()]);
+    for (const name of names) this.#bringUp(netlink, name, this.#segments.get(name) ?? null);
+    this.#plugIn(netlink);
+  }
+
+  /** What is wrong with bridges and ports that were in order before. */
+  #linkProblems(netlink: RouteNetlink): string[] {
+    const links = netlink.links();
+    const addresses = netlink.addresses();
+    const wrong: string[] = [];
+    for (const name of new Set([this.name, ...this.#segments.keys()])) {
+      const link = links.find((candidate) => candidate.name === name);
+      const gateway = this.#segments.get(name)?.gateway;
+      if (link === undefined) wrong.push(`bridge ${name} is gone`);
+      else if (link.kind !== "bridge") wrong.push(`${name} is not a bridge`);
+      else if (link.master !== null) wrong.push(`bridge ${name} is part of another device`);
+      else if (!link.up) wrong.push(`bridge ${name} is down`);
+      else if (
+        gateway !== undefined &&
+        !addresses.some(({ linkIndex, address }) => linkIndex === link.index && address === gateway)
+      ) wrong.push(`bridge ${name} has lost its address`);
+    }
+    for (const pin of this.#pins ?? []) {
+      const link = links.find(({ index }) => index === pin.index);
+      if (link === undefined) continue;
+      if (link.master === null) wrong.push(`port ${pin.port} is unplugged`);
+      else if (!link.isolated) wrong.push(`port ${pin.port} is not isolated`);
+    }
+    return wrong;
+  }
+
+  /** Puts agents' ports back that lost their bridge while it was made anew. */
+  #plugIn(netlink: RouteNetlink): void {
+    const links = netlink.links();
+    for (const pin of this.#pins ?? []) {
+      const port = links.find(({ index }) => index === pin.index);
+      const bridge = links.find(({ name }) => name === pin.bridge);
+      if (port?.master !== null || bridge === undefined) continue;
+      netlink.setMaster(port, bridge);
+      netlink.isolate(port);
+    }
   }
 
   #discover(netlink: RouteNetlink): Segment[] {
@@ -288,30 +412,125 @@ export class Bridges {
     const covered = (await this.#coveredLinks(netlink)).map((link) => link.name);
     const extraBridges = [...new Set([this.name, ...covered])]
       .filter((name) => !this.#segments.has(name));
-    const table = firewallTable({
+    const firewall = firewallTable({
       listening: this.#listening,
       segments: this.segments(),
       extraBridges,
       dnsPort: this.#options.dnsPort,
       proxyPort: this.#options.proxyPort,
     });
+    this.#covered = [...this.#segments.keys(), ...extraBridges];
+    this.#pins ??= await this.#adoptPins(netlink);
+    const ports = this.#isolatePorts(netlink);
     this.#applied = null; // until the kernel has shown it
-    this.#applied = await applyTable(table);
+    this.#applied = await applyTables([firewall, this.#portTable(ports)]);
+    this.#appliedPorts = portsKey(ports, this.#pins);
     log.info("rules applied: bridges {bridges}, services at {gateways}", {
-      bridges: [...this.#segments.keys(), ...extraBridges],
+      bridges: this.#covered,
       gateways: [...new Set([...this.#listening.dns, ...this.#listening.proxy])],
     });
   }
 
+  /** Isolates and pins the ports of now; returns them. */
+  #isolatePorts(netlink: RouteNetlink): readonly Link[] {
+    const { ports, pins, refused } = this.#lookAtPorts(netlink);
+    this.#reportRefused(refused);
+    const isolated = new Set(
+      ports.filter((port) => isolate(netlink, port)).map(({ index }) => index),
+    );
+    const plugged = new Set(ports.map(({ index }) => index));
+    this.#pins = pins.filter(({ index }) => isolated.has(index) || !plugged.has(index));
+    return ports;
+  }
+
+  #portTable(ports: readonly Link[]): NftTable {
+    return portTable({
+      ports: ports.map(({ name }) => name),
+      pins: this.#pins ?? [],
+      subnets: this.segments().map(({ subnet }) => subnet),
+    });
+  }
+
+  /** Brings the ports' table alone up to date: an agent that starts waits for it. */
+  async #applyPorts(netlink: RouteNetlink): Promise<void> {
+    const [firewall] = this.#applied ?? [];
+    if (firewall === undefined) return await this.#apply(netlink);
+    const ports = this.#isolatePorts(netlink);
+    this.#applied = null;
+    this.#applied = [firewall, ...await applyTables([this.#portTable(ports)])];
+    this.#appliedPorts = portsKey(ports, this.#pins ?? []);
+    log.info("{count} agents' ports are pinned", { count: this.#pins?.length ?? 0 });
+  }
+
+  /** The ports of all covered bridges, and the pins that follow from what is seen there now. */
+  #lookAtPorts(netlink: RouteNetlink): PortLook {
+    const links = netlink.links();
+    const bridges = new Map(
+      links.filter(({ name }) => this.#covered.includes(name)).map((link) => [link.index, link]),
+    );
+    // A name that nft would not take literally gets no pin, so the port stays cut off.
+    const ports = links.filter(({ name, master }) =>
+      master !== null && bridges.has(master) && isInterfaceName(name)
+    );
+    const kept = (this.#pins ?? []).filter((pin) => {
+      const link = links.find(({ index }) => index === pin.index);
+      // One whose bridge was removed comes back to it.
+      return link?.name === pin.port && (link.master === null || bridges.has(link.master));
+    });
+    const pinned = new Set(kept.map(({ index }) => index));
+    const views = ports.map(({ name: port, index, master, peer }): PortView => {
+      const bridge = bridges.get(master ?? 0);
+      const other = pinned.has(index) || peer === null ? null : netlink.peer(peer);
+      return {
+        port,
+        index,
+        segment: this.#segments.get(bridge?.name ?? "") ?? null,
+        bridgeMac: bridge?.mac ?? null,
+        agent: other === null ? null : { mac: other.link.mac, addresses: other.addresses },
+      };
+    });
+    return { ports, ...pinPorts(kept, views) };
+  }
+
+  #havePortsChanged(netlink: RouteNetlink): boolean {
+    const { ports, pins, refused } = this.#lookAtPorts(netlink);
+    this.#reportRefused(refused);
+    return portsKey(ports, pins) !== this.#appliedPorts;
+  }
+
+  /**
+   * The pins of an earlier run whose ports are still there: an agent may have changed its interface
+   * since, so what it looks like now counts for nothing.
+   */
+  async #adoptPins(netlink: RouteNetlink): Promise<readonly Pin[]> {
+    const listing = await listTable(PORT_TABLE.family, PORT_TABLE.name);
+    const links = netlink.links();
+    return listedPins(listing ?? []).flatMap((pin) => {
+      const link = links.find(({ name }) => name === pin.port);
+      const bridge = links.find(({ index }) => index === link?.master);
+      return link === undefined || bridge === undefined
+        ? []
+        : [{ ...pin, index: link.index, bridge: bridge.name }];
+    });
+  }
+
+  #reportRefused(refused: PortLook["refused"]): void {
+    const reasons = new Map(refused.map(({ port, reason }) => [port, reason]));
+    for (const [port, reason] of reasons) {
+      if (this.#refused.get(port) !== reason) {
+        log.error("port {port} stays cut off: {reason}", { port, reason });
+      }
+    }
+    this.#refused = reasons;
+  }
+
   async #isApplied(): Promise<boolean> {
     if (this.#applied === null) return false;
-    const { family, name } = FIREWALL_TABLE;
     try {
-      const listing = await listTable(family, name);
-      return listing !== null && fingerprint(listing) === this.#applied;
+      return await areListed(TABLES, this.#applied);
     } catch (error) {
       if (!(error instanceof OutcallError)) throw error;
-      log.warn("the table cannot be read: {reason}", { reason: error.message });
+      log.warn("the tables cannot be read: {reason}", { reason: error.message });
       return false;
     }
   }

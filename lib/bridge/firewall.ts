@@ -5,9 +5,7 @@
  * accept is not: this table can only take away, and it needs no order relative to Docker's chains.
  */
 import { z } from "zod";
-import { Cidr } from "../net/cidr.ts";
-import { Ip } from "../net/ip.ts";
-import { isInterfaceName } from "./names.ts";
+import { interfaceName, ipv4, ipv4Subnet } from "./elements.ts";
 import type { Listening, Segment } from "./segment.ts";
 import type { NftRule, NftTable, Part } from "./table.ts";
 
@@ -26,26 +24,6 @@ export interface FirewallState {
   readonly dnsPort: number;
   /** The proxy's TCP port on every gateway; null: there is no proxy. */
   readonly proxyPort: number | null;
-}
-
-/** An interface name, checked: nothing unchecked may become part of the text. */
-function interfaceName(bridge: string): string {
-  if (!isInterfaceName(bridge)) throw new RangeError(`'${bridge}' is not an interface name`);
-  return bridge;
-}
-
-function ipv4(address: string): string {
-  const ip = Ip.parse(address);
-  if (ip?.version !== 4) throw new RangeError(`'${address}' is not an IPv4 address`);
-  return ip.text;
-}
-
-function ipv4Subnet(subnet: string): Part {
-  const cidr = Cidr.parse(subnet);
-  if (cidr?.network.version !== 4) throw new RangeError(`'${subnet}' is not an IPv4 subnet`);
-  const addr = cidr.network.text;
-  // nft lists a network of one address as that address.
-  return cidr.prefix === 32 ? addr : { prefix: { addr, len: cidr.prefix } };
 }
 
 function port(value: number): number {

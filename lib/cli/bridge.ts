@@ -17,6 +17,12 @@ export function addBridgeCommands(program: CommandUnknownOpts, run: Run): void {
           ["Status", status.up ? "up" : "down"],
           ...(status.index === null ? [] : [["Index", status.index] as const]),
           ["nftables", status.nftables],
+          ...(status.last_repair === undefined ? [] : [
+            [
+              "Repaired",
+              `${status.last_repair.at}: ${status.last_repair.wrong.join(", ")}`,
+            ] as const,
+          ]),
         ]),
       };
     })

@@ -214,6 +214,8 @@ const SOL_SOCKET = 1;
 const SO_RCVTIMEO = 20;
 const SOL_NETLINK = 270;
 const NETLINK_EXT_ACK = 11;
+/** Without it the kernel ignores what a dump asks for beyond its kind, such as another namespace. */
+const NETLINK_GET_STRICT_CHK = 12;
 const MSG_TRUNC = 0x20;
 const EINTR = 4;
 const EAGAIN = 11;
@@ -268,6 +270,10 @@ export class NetlinkSocket implements Disposable {
         "ask for extended acknowledgements",
         libc.setsockopt(this.#fd, SOL_NETLINK, NETLINK_EXT_ACK, u32(1).slice(), 4),
       );
+      checked(
+        "ask for strict checks",
+        libc.setsockopt(this.#fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, u32(1).slice(), 4),
+      );
       const address = new Uint8Array(SOCKADDR_NL_BYTES);
       viewOf(address).setUint16(0, AF_NETLINK, true);
       checked("bind the netlink socket", libc.bind(this.#fd, address, SOCKADDR_NL_BYTES));
@@ -294,6 +300,15 @@ export class NetlinkSocket implements Disposable {
    */
   request(operation: string, type: number, flags: number, body: Uint8Array): void {
     this.#exchange(operation, type, NLM_F_REQUEST | NLM_F_ACK | flags, body);
+  }
+
+  /**
+   * Asks for one object.
+   * @throws SystemError with the kernel's error, such as ENODEV; NetlinkFormatError when the answer
+   * is malformed.
+   */
+  get(operation: string, type: number, body: Uint8Array): NetlinkMessage | null {
+    return this.#exchange(operation, type, NLM_F_REQUEST | NLM_F_ACK, body)?.[0] ?? null;
   }
 
   /**

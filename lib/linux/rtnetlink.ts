@@ -37,17 +37,33 @@ const RTM_NEWROUTE = 24;
 const RTM_GETROUTE = 26;
 const RTA_DST = 1;
 const RTA_OIF = 4;
+const RTA_GATEWAY = 5;
+const RT_TABLE_MAIN = 254;
+const RTPROT_BOOT = 3;
+const RTN_UNICAST = 1;
 /** Addresses of this host and their broadcasts: what the kernel adds by itself. */
 const RT_TABLE_LOCAL = 255;
 
 // include/uapi/linux/if_link.h, if_addr.h, if.h
+const IFLA_ADDRESS = 1;
 const IFLA_IFNAME = 3;
 const IFLA_MTU = 4;
+const IFLA_LINK = 5;
 const IFLA_MASTER = 10;
 const IFLA_LINKINFO = 18;
+const IFLA_LINK_NETNSID = 37;
+const IFLA_TARGET_NETNSID = 46;
+const IFLA_NET_NS_PID = 19;
+const IFLA_IFALIAS = 20;
 const IFLA_INFO_KIND = 1;
+const IFLA_INFO_DATA = 2;
+const VETH_INFO_PEER = 1;
+const IFLA_INFO_SLAVE_KIND = 4;
+const IFLA_INFO_SLAVE_DATA = 5;
+const IFLA_BRPORT_ISOLATED = 33;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
+const IFA_TARGET_NETNSID = 10;
 const IFF_UP = 1;
 
 /** struct ifinfomsg: family u8, pad u8, type u16, index i32, flags u32, change mask u32. */
@@ -56,6 +72,8 @@ const IFINFOMSG_BYTES = 16;
 const IFADDRMSG_BYTES = 8;
 /** struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type: u8 each; flags u32. */
 const RTMSG_BYTES = 12;
+
+const ETHERNET_ADDRESS_BYTES = 6;
 
 /** A network interface. */
 export interface Link {
@@ -70,6 +88,22 @@ export interface Link {
   readonly mtu: number;
   /** Index of the bridge (or other device) it is a port of. */
   readonly master: number | null;
+  /** Text that root gave it (IFLA_IFALIAS); empty without one. */
+  readonly alias: string;
+  /** Hardware address, such as `02:42:0a:c8:00:02`; null when it is not an Ethernet one. */
+  readonly mac: string | null;
+  /** The other end of a veth pair in another network namespace. */
+  readonly peer: PeerLink | null;
+  /** As a port of a bridge: it exchanges no frames with other isolated ports. */
+  readonly isolated: boolean;
+}
+
+/** A link in another network namespace. */
+export interface PeerLink {
+  /** The namespace, by the number it has in ours. */
+  readonly namespaceId: number;
+  /** Unique in that namespace. */
+  readonly index: number;
 }
 
 /** An IPv4 address on a link. */
@@ -110,8 +144,18 @@ export function parseLink(message: NetlinkMessage): Link {
   if (name === undefined) throw new NetlinkFormatError("a link without a name");
   const info = attributes.get(IFLA_LINKINFO);
   const kind = info === undefined ? undefined : parseAttributes(info).get(IFLA_INFO_KIND);
+  const slaveData = info === undefined
+    ? undefined
+    : parseAttributes(info).get(IFLA_INFO_SLAVE_DATA);
+  const isolated = slaveData === undefined
+    ? undefined
+    : parseAttributes(slaveData).get(IFLA_BRPORT_ISOLATED);
+  const mac = attributes.get(IFLA_ADDRESS);
+  const peerIndex = attributes.get(IFLA_LINK);
+  const peerNamespace = attributes.get(IFLA_LINK_NETNSID);
   const mtu = attributes.get(IFLA_MTU);
   const master = attributes.get(IFLA_MASTER);
+  const alias = attributes.get(IFLA_IFALIAS);
   return {
     index: readU32(body, 4),
     name: readCString(name),
@@ -119,7 +163,17 @@ export function parseLink(message: NetlinkMessage): Link {
     up: (readU32(body, 8) & IFF_UP) !== 0,
     mtu: mtu === undefined ? 0 : readU32(mtu),
     master: master === undefined ? null : readU32(master),
+    alias: alias === undefined ? "" : readCString(alias),
+    mac: mac?.length === ETHERNET_ADDRESS_BYTES ? macText(mac) : null,
+    peer: peerIndex === undefined || peerNamespace === undefined
+      ? null
+      : { index: readU32(peerIndex), namespaceId: readU32(peerNamespace) },
+    isolated: isolated?.[0] === 1,
   };
+}
+
+function macText(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join(":");
 }
 
 function ipv4Text(bytes: Uint8Array): string {
@@ -227,6 +281,35 @@ export class RouteNetlink implements Disposable {
     this.#request(`create bridge ${name}`, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body);
   }
 
+  /**
+   * Creates a veth pair, both ends down, the other one in the network namespace of a process.
+   * @throws OutcallError `bridge.permission`, or `bridge.operation` when a name is taken or there is
+   * no such process.
+   */
+  createVeth(name: string, peer: { readonly name: string; readonly pid: number }): void {
+    const other = concat(
+      linkHeader(0, 0, 0),
+      attribute(IFLA_IFNAME, cString(peer.name)),
+      attribute(IFLA_NET_NS_PID, u32(peer.pid)),
+    );
+    const body = concat(
+      linkHeader(0, 0, 0),
+      attribute(IFLA_IFNAME, cString(name)),
+      nested(
+        IFLA_LINKINFO,
+        attribute(IFLA_INFO_KIND, cString("veth")),
+        nested(IFLA_INFO_DATA, nested(VETH_INFO_PEER, other)),
+      ),
+    );
+    this.#request(`create veth ${name}`, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body);
+  }
+
+  /** Gives a link its alias. @throws OutcallError `bridge.permission`, `bridge.operation` */
+  setAlias(link: Link, alias: string): void {
+    const body = concat(linkHeader(link.index, 0, 0), attribute(IFLA_IFALIAS, cString(alias)));
+    this.#request(`set the alias of ${link.name}`, RTM_SETLINK, 0, body);
+  }
+
   /** Sets a link up. @throws OutcallError `bridge.permission`, `bridge.operation` */
   setUp(link: Link): void {
     const body = linkHeader(link.index, IFF_UP, IFF_UP);
@@ -236,6 +319,59 @@ export class RouteNetlink implements Disposable {
   /** Sets a link down. @throws OutcallError `bridge.permission`, `bridge.operation` */
   setDown(link: Link): void {
     this.#request(`set ${link.name} down`, RTM_SETLINK, 0, linkHeader(link.index, 0, IFF_UP));
+  }
+
+  /** Makes a link a port of a bridge. @throws OutcallError `bridge.permission`, `bridge.operation` */
+  setMaster(link: Link, bridge: Link): void {
+    const body = concat(linkHeader(link.index, 0, 0), attribute(IFLA_MASTER, u32(bridge.index)));
+    this.#request(`plug ${link.name} into ${bridge.name}`, RTM_SETLINK, 0, body);
+  }
+
+  /**
+   * Keeps a bridge port from exchanging frames with other such ports.
+   * @throws OutcallError `bridge.permission`, `bridge.operation`
+   */
+  isolate(port: Link): void {
+    const body = concat(
+      linkHeader(port.index, 0, 0),
+      nested(
+        IFLA_LINKINFO,
+        attribute(IFLA_INFO_SLAVE_KIND, cString("bridge")),
+        nested(IFLA_INFO_SLAVE_DATA, attribute(IFLA_BRPORT_ISOLATED, Uint8Array.of(1))),
+      ),
+    );
+    // RTM_SETLINK does not look at what is nested here (rtnl_setlink of the kernel).
+    this.#request(`isolate ${port.name}`, RTM_NEWLINK, 0, body);
+  }
+
+  /**
+   * The link at the other end of a veth pair, and its IPv4 addresses; null when it or its namespace
+   * is gone, or is not ours to look into.
+   */
+  peer({ index, namespaceId }: PeerLink): { link: Link; addresses: readonly string[] } | null {
+    const linkRequest = concat(
+      linkHeader(index, 0, 0),
+      attribute(IFLA_TARGET_NETNSID, u32(namespaceId)),
+    );
+    const addressRequest = concat(
+      Uint8Array.of(AF_INET, 0, 0, 0),
+      u32(index),
+      attribute(IFA_TARGET_NETNSID, u32(namespaceId)),
+    );
+    try {
+      const message = this.#socket.get("look at a port's other end", RTM_GETLINK, linkRequest);
+      if (message?.type !== RTM_NEWLINK) return null;
+      const addresses = this.#socket.dump("list an agent's addresses", RTM_GETADDR, addressRequest)
+        .filter(({ type }) => type === RTM_NEWADDR)
+        .map(parseAddress)
+        .filter((address) => address !== null)
+        .filter(({ linkIndex }) => linkIndex === index)
+        .map(({ address }) => address);
+      return { link: parseLink(message), addresses };
+    } catch (error) {
+      if (error instanceof SystemError) return null;
+      throw error;
+    }
   }
 
   /** Deletes a link. @throws OutcallError `bridge.permission`, `bridge.operation` */
@@ -269,6 +405,20 @@ export class RouteNetlink implements Disposable {
     );
     const operation = `add ${address}/${prefixLength} to ${link.name}`;
     this.#request(operation, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body);
+  }
+
+  /**
+   * Adds an IPv4 default route.
+   * @param gateway Dotted decimal, on a subnet that is reachable already.
+   * @throws OutcallError `bridge.permission`, `bridge.operation`
+   */
+  addDefaultRoute(gateway: string): void {
+    const ip = Ip.parse(gateway);
+    if (ip?.version !== 4) throw new RangeError(`'${gateway}' is not an IPv4 address`);
+    const header = new Uint8Array(RTMSG_BYTES);
+    header.set([AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST]);
+    const body = concat(header, attribute(RTA_GATEWAY, ip.bytes));
+    this.#request(`route by ${gateway}`, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, body);
   }
 
   /** All IPv4 routes but those of table `local`. @throws OutcallError `bridge.operation` */

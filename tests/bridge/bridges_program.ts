@@ -11,6 +11,7 @@ import { OutcallError } from "../../lib/errors.ts";
 /** One call of a method. */
 export type Call =
   | { readonly method: "status" | "up" | "apply" | "close" | "discover" | "nextFreeName" }
+  | { readonly method: "repair"; readonly withTables: boolean }
   | { readonly method: "attach" | "detach"; readonly segment: Segment }
   | { readonly method: "open"; readonly listening: Listening }
   | { readonly method: "down"; readonly attached: readonly string[] };
@@ -31,6 +32,8 @@ function perform(bridges: Bridges, call: Call): unknown {
     case "attach":
     case "detach":
       return bridges[call.method](call.segment);
+    case "repair":
+      return bridges.repair(call.withTables);
     case "open":
       return bridges.open(call.listening);
     case "down":

@@ -80,6 +80,9 @@ export class RemoteBridges {
   close(): Promise<void> {
     return this.#call({ method: "close" });
   }
+  repair(withTables = true): Promise<string[]> {
+    return this.#call({ method: "repair", withTables });
+  }
   open(listening: Listening): Promise<void> {
     return this.#call({ method: "open", listening });
   }

@@ -142,6 +142,7 @@ export class World implements AsyncDisposable {
       await host.must(["ip", "link", "set", port, "master", bridge]);
       await machine.must(["ip", "route", "add", "default", "via", gateway]);
     }
+    await bridges.repair(); // pins the new ports
     return new World(parts.move(), internet, host, agent, neighbour, bystander, bridges);
   }
 

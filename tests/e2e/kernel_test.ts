@@ -51,3 +51,80 @@ labTest("a gateway port that another program holds is never open to agents (D6, 
     assert.deepEqual(foreign.stdout.filter((line) => line.startsWith("10.200.")), []);
   });
 });
+
+/** Waits until `command` succeeds on the host; the two seconds are the promise under test. */
+async function within2s(lab: Lab, command: string): Promise<void> {
+  const loop = `until ${command} > /dev/null 2>&1; do sleep 0.02; done`;
+  const { code } = await lab.host.run(["bash", "-c", loop], { timeoutMs: 2000 });
+  assert.equal(code, 0, `not within 2 s: ${command}`);
+}
+
+labTest("what another program of the host breaks is repaired within 2 s, and told", {
+  tools: [...TOOLS, "bridge", "ping"],
+}, async (t) => {
+  await using lab = await Lab.create({ docker: false });
+  const daemon = await lab.startDaemon();
+  const agent = await lab.agent();
+  const port = (await lab.host.must(["bridge", "link"])).split(/[:@]/)[1]?.trim() ?? "";
+  const reaches = async (): Promise<number> =>
+    (await agent.run(["nc", "-z", "-w", "2", "10.200.255.1", "8080"])).code;
+  assert.equal(await reaches(), 0, "positive control");
+
+  const breaks: readonly { name: string; how: string; whole: string; wrong: RegExp }[] = [
+    {
+      name: "nft flush ruleset",
+      how: "nft flush ruleset",
+      whole: "nft list table inet outcall && nft list table bridge outcall",
+      wrong: /firewall was changed/,
+    },
+    {
+      name: "an accepting rule in front",
+      how: "nft insert rule inet outcall input_from_agents accept",
+      whole: "! nft list chain inet outcall input_from_agents | grep -qx '[[:space:]]*accept'",
+      wrong: /firewall was changed/,
+    },
+    {
+      name: "a pin that is taken away",
+      how: "nft flush set bridge outcall pinned",
+      whole: "nft list set bridge outcall pinned | grep -q 10.200.255.10",
+      wrong: /firewall was changed/,
+    },
+    {
+      name: "the port's isolation",
+      how: `ip link set ${port} type bridge_slave isolated off`,
+      whole: `ip -d link show ${port} | grep -q 'isolated on'`,
+      wrong: /not isolated/,
+    },
+    {
+      name: "the bridge set down",
+      how: "ip link set outcall0 down",
+      whole: "ip link show outcall0 | grep -q ',UP'",
+      wrong: /outcall0 is down/,
+    },
+    {
+      name: "the gateway's address",
+      how: "ip address flush dev outcall0",
+      whole: "ip address show dev outcall0 | grep -q 10.200.255.1/24",
+      wrong: /lost its address/,
+    },
+    {
+      name: "the bridge deleted, with the agent on it",
+      how: "ip link delete outcall0",
+      whole: `ip link show ${port} | grep -q 'master outcall0'`,
+      wrong: /outcall0 is gone/,
+    },
+  ];
+  for (const { name, how, whole, wrong } of breaks) {
+    await t.step(name, async () => {
+      await lab.host.must(["bash", "-c", how]);
+      await within2s(lab, whole);
+      await within2s(lab, `outcall bridge status | grep -Eq '${wrong.source}'`);
+      assert.equal(await reaches(), 0, "the agent works again");
+      assert.equal((await lab.api("GET", "/api/v1/ready")).status, 200);
+    });
+  }
+  await t.step("each time the log says so", () => {
+    const errors = daemon.log.filter((line) => line.includes("repairing"));
+    assert.ok(errors.length >= breaks.length, errors.join("\n"));
+  });
+});

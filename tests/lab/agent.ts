@@ -26,6 +26,17 @@ export function proxyVariables(gateway: string, port = 8080): Record<string, str
 
 let cables = 0;
 
+/**
+ * Waits until the daemon has pinned the port, as it does for a container before its program starts.
+ * Without a daemon nothing is pinned, and the agent stays cut off.
+ */
+const AWAIT_PIN = `
+for attempt in {1..100}; do
+  pinned=$(nft list set bridge outcall pinned 2> /dev/null) || exit 0
+  [[ $pinned == *"\"$1\""* ]] && exit 0
+  sleep 0.02
+done`;
+
 /** Starts an agent at `place`, which trusts `rootPem`. */
 export async function startAgent(
   host: Machine,
@@ -41,6 +52,7 @@ export async function startAgent(
       address: place.address,
     });
     await host.must(["ip", "link", "set", port, "master", place.bridge]);
+    await host.must(["bash", "-c", AWAIT_PIN, "await-pin", port]);
     await agent.must(["ip", "route", "add", "default", "via", place.gateway]);
     await agent.useResolver(place.gateway);
     await agent.trust(rootPem);

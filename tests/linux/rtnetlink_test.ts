@@ -1,7 +1,7 @@
 import { deepEqual, equal, match, ok, throws } from "node:assert/strict";
 import { OutcallError } from "../../lib/errors.ts";
 import { RouteNetlink } from "../../lib/linux/rtnetlink.ts";
-import { Machine } from "../lab/machine.ts";
+import { connect, Machine } from "../lab/machine.ts";
 import { denoCommand } from "../lab/product.ts";
 import { labTest } from "../lab/requirements.ts";
 
@@ -18,13 +18,18 @@ const BODIES: Readonly<Record<string, (netlink: RouteNetlink) => void>> = {
     netlink.createBridge("outcall0");
     const made = netlink.link("outcall0");
     ok(made !== null);
-    deepEqual({ ...made, index: 0, mtu: 0 }, {
+    match(made.mac ?? "", /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/);
+    deepEqual({ ...made, index: 0, mtu: 0, mac: null }, {
       index: 0,
       name: "outcall0",
       kind: "bridge",
       up: false,
       mtu: 0,
       master: null,
+      alias: "",
+      mac: null,
+      peer: null,
+      isolated: false,
     });
     netlink.setUp(made);
     equal(netlink.link("outcall0")?.up, true);
@@ -63,11 +68,26 @@ const BODIES: Readonly<Record<string, (netlink: RouteNetlink) => void>> = {
       },
     );
   },
+  "another namespace": (netlink) => {
+    const port = netlink.link("v2");
+    const bridge = netlink.link("br9");
+    ok(port !== null && port.peer !== null && bridge !== null);
+    const agent = netlink.peer(port.peer);
+    equal(agent?.link.name, "eth0");
+    equal(agent?.link.mac, "02:00:00:00:00:07");
+    deepEqual(agent?.addresses, ["10.7.0.2", "10.7.0.3"]);
+    equal(netlink.peer({ ...port.peer, index: 4_000_000 }), null, "no such link");
+    equal(netlink.peer({ ...port.peer, namespaceId: 4_000_000 }), null, "no such namespace");
+    netlink.setMaster(port, bridge);
+    netlink.isolate(port);
+    deepEqual([netlink.link("v2")?.master, netlink.link("v2")?.isolated], [bridge.index, true]);
+  },
   "what ip made": (netlink) => {
     const bridge = netlink.link("br9");
     deepEqual(netlink.link("v0")?.master, bridge?.index);
     deepEqual([netlink.link("v0")?.kind, netlink.link("v0")?.mtu], ["veth", 1400]);
     equal(netlink.link("lo")?.kind, null);
+    equal(netlink.link("v0")?.peer, null, "its other end is in this namespace");
     const routes = netlink.routes();
     ok(routes.some((r) => r.destination === "0.0.0.0/0" && r.link === "br9"));
     ok(routes.some((r) => r.destination === "10.9.0.0/16" && r.link === null), "blackhole");
@@ -112,4 +132,22 @@ if (import.meta.main) {
     ]);
     await inside(machine, "what ip made");
   });
+
+  labTest(
+    "RouteNetlink looks at the other end of a port and isolates it (D13)",
+    NEEDS,
+    async () => {
+      await using machine = await Machine.start("host");
+      await using agent = await Machine.start("agent");
+      await machine.must(["ip", "link", "add", "br9", "type", "bridge"]);
+      await connect({ machine, interface: "v2" }, {
+        machine: agent,
+        interface: "eth0",
+        address: "10.7.0.2/24",
+      });
+      await agent.must(["ip", "link", "set", "eth0", "address", "02:00:00:00:00:07"]);
+      await agent.must(["ip", "address", "add", "10.7.0.3/24", "dev", "eth0"]);
+      await inside(machine, "another namespace");
+    },
+  );
 }

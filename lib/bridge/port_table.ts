@@ -1,0 +1,137 @@
+/**
+ * Port pinning in the `bridge` family, as data (decision D13); no `br_netfilter` is needed, and the
+ * cost is one set look-up however many agents there are.
+ *
+ * A port that is not known yet must not speak either, but this family cannot match the bridge that
+ * a port belongs to on every kernel (NFT_BRIDGE_META). So an address of a managed network is refused
+ * at every port of the host that it is not pinned to; a source outside these networks is refused by
+ * the input and forward chains of the `inet` table, which do know the bridge.
+ */
+import { z } from "zod";
+import { interfaceName, ipv4, ipv4Subnet } from "./elements.ts";
+import type { Pin } from "./ports.ts";
+import type { NftTable } from "./table.ts";
+
+/** The table's family and name, as in `nft list table bridge outcall`. */
+export const PORT_TABLE = { family: "bridge", name: "outcall" } as const;
+
+/** Before ebtables' and everybody else's chains: nothing may learn from a forged frame. */
+const PRIORITY = -300;
+
+/** A pin as the table holds it. */
+export type ListedPin = Pick<Pin, "port" | "mac" | "address">;
+
+/** Everything port pinning depends on. */
+export interface PortState {
+  /** Every port of a managed bridge. */
+  readonly ports: readonly string[];
+  readonly pins: readonly ListedPin[];
+  /** The managed networks' subnets, in CIDR form. */
+  readonly subnets: readonly string[];
+}
+
+function mac(text: string): string {
+  if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/.test(text)) throw new RangeError(`'${text}' is no MAC`);
+  return text;
+}
+
+function drop(match: string, comment: string): NftTable["chains"][number]["rules"][number] {
+  return { match, statements: "counter", verdict: "drop", comment };
+}
+
+/**
+ * The whole table. Frames that are neither IPv4 nor ARP as pinned (IPv6, VLAN tags, foreign
+ * ethertypes) match no accepting rule (decision D27).
+ * @throws RangeError when a name, MAC or address is none.
+ */
+export function portTable({ ports, pins, subnets }: PortState): NftTable {
+  return {
+    ...PORT_TABLE,
+    sets: [
+      {
+        name: "ports",
+        type: ["ifname"],
+        flags: [],
+        comment: "ports of managed bridges",
+        elements: ports.map((port) => [interfaceName(port)]),
+      },
+      {
+        name: "pinned",
+        type: ["ifname", "ether_addr", "ipv4_addr"],
+        flags: [],
+        comment: "the one MAC and address of each agent's port",
+        elements: pins.map((pin) => [interfaceName(pin.port), mac(pin.mac), ipv4(pin.address)]),
+      },
+      {
+        name: "macs",
+        type: ["ether_addr"],
+        flags: [],
+        comment: "MACs that are pinned",
+        elements: pins.map((pin) => [mac(pin.mac)]),
+      },
+      {
+        name: "subnets",
+        type: ["ipv4_addr"],
+        flags: ["interval"],
+        comment: "managed networks",
+        elements: subnets.map((subnet) => [ipv4Subnet(subnet)]),
+      },
+    ],
+    chains: [
+      {
+        name: "prerouting",
+        hook: "prerouting",
+        priority: PRIORITY,
+        policy: "accept",
+        rules: [
+          {
+            match: "iifname . ether saddr . ip saddr @pinned",
+            verdict: "accept",
+            comment: "IPv4 as pinned",
+          },
+          {
+            match: "iifname . ether saddr . arp saddr ip @pinned " +
+              "iifname . arp saddr ether . arp saddr ip @pinned",
+            verdict: "accept",
+            comment: "ARP as pinned",
+          },
+          drop("iifname @ports", "not as pinned"),
+          drop("ip saddr @subnets", "agent address at another port"),
+          drop("arp saddr ip @subnets", "ARP for an agent address at another port"),
+          drop("ether saddr @macs", "agent MAC at another port"),
+        ],
+      },
+      {
+        name: "forward",
+        hook: "forward",
+        priority: PRIORITY,
+        policy: "accept",
+        rules: [
+          drop("iifname @ports", "agent to another port"),
+          drop("oifname @ports", "another port to agent"),
+        ],
+      },
+    ],
+  };
+}
+
+const pinnedSet = z.object({
+  set: z.object({
+    name: z.literal("pinned"),
+    elem: z.array(z.object({ concat: z.tuple([z.string(), z.string(), z.string()]) })).default([]),
+  }),
+});
+
+/**
+ * The pins that a listing of the table holds.
+ * @param listing Objects as `listTable` of lib/linux/nft.ts returns them.
+ */
+export function listedPins(listing: readonly unknown[]): ListedPin[] {
+  return listing.flatMap((object) =>
+    pinnedSet.safeParse(object).data?.set.elem.map(({ concat: [port, mac, address] }) => ({
+      port,
+      mac,
+      address,
+    })) ?? []
+  );
+}
