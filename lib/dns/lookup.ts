@@ -1,8 +1,10 @@
 /** Resolving a name for the proxy: the same cache and upstreams, addresses instead of packets. */
 import type { Agent } from "../agents.ts";
+import type { Reason } from "../decision.ts";
 import type { Hostname } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";
-import type { Judge } from "../policy.ts";
+import type { Judge, Judgement } from "../policy.ts";
+import type { RuleRef } from "../rules/types.ts";
 import { Rcode, RecordType } from "./codes.ts";
 import { wireNameOf } from "./name.ts";
 import type { LookupLimits } from "./limits.ts";
@@ -24,11 +26,28 @@ export type LookupFailure =
   /** No upstream gave a usable answer. */
   | "upstream_failed";
 
+/** What a decision record says of a look-up that policy or a limit forbade. */
+export interface LookupRefusal {
+  readonly reason: Reason;
+  readonly rule: RuleRef | null;
+  readonly generation: number;
+}
+
+function refusalBy({ verdict, generation }: Judgement, reason: Reason): LookupRefusal {
+  return { reason, rule: verdict.rule, generation };
+}
+
 /** A name could not be resolved. */
 export class LookupError extends Error {
   override readonly name = "LookupError";
 
-  constructor(readonly failure: LookupFailure, message: string, options?: ErrorOptions) {
+  /** @param refusal Null: nobody forbade it. */
+  constructor(
+    readonly failure: LookupFailure,
+    message: string,
+    readonly refusal: LookupRefusal | null,
+    options?: ErrorOptions,
+  ) {
     super(message, options);
   }
 }
@@ -47,10 +66,11 @@ async function ask(
   hostname: Hostname,
   question: Question,
 ): Promise<Resolution> {
-  const { verdict } = judgeName(judge, agent, hostname, question.type);
-  const refusal = limits.refusal(agent, hostname, verdict);
-  if (refusal !== null) {
-    throw new LookupError("limit", `${hostname.name} was not asked for: ${refusal}`);
+  const judgement = judgeName(judge, agent, hostname, question.type);
+  const reason = limits.refusal(agent, hostname, judgement.verdict);
+  if (reason !== null) {
+    const message = `${hostname.name} was not asked for: ${reason}`;
+    throw new LookupError("limit", message, refusalBy(judgement, reason));
   }
   return await limits.track(agent, resolver.ask(question, false));
 }
@@ -70,19 +90,30 @@ export async function lookupAddresses(
   try {
     const { answer } = parts.resolver.cached(question, false) ??
       await ask(parts, agent, hostname, question);
-    if (refusedAlias(parts.judge, agent, answer.aliases, question.type) !== null) {
-      throw new LookupError("blocked_alias", `${name} is an alias for a name that is not allowed`);
+    const refused = refusedAlias(parts.judge, agent, answer.aliases, question.type);
+    if (refused !== null) {
+      throw new LookupError(
+        "blocked_alias",
+        `${name} is an alias for a name that is not allowed`,
+        refused.kind === "blocked"
+          ? refusalBy(refused.judgement, refused.judgement.verdict.reason)
+          : null,
+      );
     }
     if (answer.rcode === Rcode.NXDOMAIN) {
-      throw new LookupError("nxdomain", `${name} does not exist`);
+      throw new LookupError("nxdomain", `${name} does not exist`, null);
     }
     const addresses = answer.answers
       .filter((record) => record.type === RecordType.A)
       .map((record) => Ip.fromBytes(record.data));
-    if (addresses.length === 0) throw new LookupError("nodata", `${name} has no IPv4 address`);
+    if (addresses.length === 0) {
+      throw new LookupError("nodata", `${name} has no IPv4 address`, null);
+    }
     return addresses;
   } catch (thrown) {
     if (!(thrown instanceof UpstreamError)) throw thrown;
-    throw new LookupError("upstream_failed", `${name} could not be resolved`, { cause: thrown });
+    throw new LookupError("upstream_failed", `${name} could not be resolved`, null, {
+      cause: thrown,
+    });
   }
 }

@@ -72,7 +72,18 @@ export class UdpServer {
   #crashed(why: string): void {
     log.error("the UDP worker failed: {why}; it is started again", { why });
     this.#worker = null;
-    this.#restart = setTimeout(() => this.#start(), RESTART_MS);
+    this.#restartLater();
+  }
+
+  #restartLater(): void {
+    this.#restart = setTimeout(() => {
+      try {
+        this.#start();
+      } catch (thrown) {
+        log.error("the UDP worker cannot be started: {error}", { error: messageOf(thrown) });
+        this.#restartLater();
+      }
+    }, RESTART_MS);
   }
 
   /**

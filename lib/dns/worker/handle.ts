@@ -64,6 +64,9 @@ export class WorkerHandle {
       case "activity":
         this.#shared.addUnreadReports(-1);
         this.#events.onActivity(message.activity);
+        break;
+      case "failed":
+        this.#crash(message.why);
     }
   }
 

@@ -53,7 +53,9 @@ export interface Activity {
 export type FromWorker =
   | { readonly kind: "done"; readonly ticket: number }
   | { readonly kind: "queries"; readonly fd: number; readonly queries: readonly HandedOver[] }
-  | { readonly kind: "activity"; readonly activity: Activity };
+  | { readonly kind: "activity"; readonly activity: Activity }
+  /** The last message: the worker cannot go on. */
+  | { readonly kind: "failed"; readonly why: string };
 
 /** The first message to the worker. */
 export interface Start {

@@ -3,6 +3,7 @@
  * messages when it is woken for them.
  */
 /// <reference lib="deno.worker" />
+import { messageOf } from "../../errors.ts";
 import { UdpBatch } from "../../linux/udp.ts";
 import { PollSet, WakeCounter } from "../../linux/wake.ts";
 import { UDP_PAYLOAD_BYTES } from "../codes.ts";
@@ -136,7 +137,8 @@ class Thread {
 const inbox: ToWorker[] = [];
 let arrived = Promise.withResolvers<void>();
 
-async function run(thread: Thread): Promise<void> {
+async function run(start: Start): Promise<void> {
+  const thread = new Thread(start);
   for (let unread = 0;;) {
     unread += thread.serve();
     // Each message was posted before the wake-up for it, so it will arrive without further delay.
@@ -158,6 +160,9 @@ self.onmessage = (first: MessageEvent<Start>): void => {
     inbox.push(data);
     arrived.resolve();
   };
-  const thread = new Thread(first.data);
-  void run(thread);
+  run(first.data).catch((thrown: unknown) => {
+    const failed: FromWorker = { kind: "failed", why: messageOf(thrown) };
+    self.postMessage(failed);
+    self.close();
+  });
 };
