@@ -1,4 +1,5 @@
 /** From a host to a connection: resolve, judge every address, and dial exactly what was judged. */
+import { LookupError } from "../dns/lookup.ts";
 import { messageOf } from "../errors.ts";
 import { logger } from "../log.ts";
 import type { Host } from "../net/host.ts";
@@ -87,6 +88,10 @@ async function resolve(
     return await within(context.limits.resolveMs, context.resolve(host, exchange.agent));
   } catch (thrown) {
     log.debug("resolving {host} failed: {error}", { host: host.name, error: messageOf(thrown) });
+    if (thrown instanceof LookupError && thrown.refusal !== null) {
+      const { reason, rule, generation } = thrown.refusal;
+      throw new Refusal(403, "dial", reason, "the name may not be resolved", { rule, generation });
+    }
     // Generic on purpose: what the resolver says concerns the operator (S006-EC-003).
     throw failed(thrown instanceof TimeLimitExceeded ? 504 : 502, "the name could not be resolved");
   }
