@@ -48,15 +48,28 @@ function lines({ request, decision, steps }: ExplainResult, spec: RequestSpec): 
   ];
 }
 
+/** What else an operator should know. */
+function notes(spec: RequestSpec, steps: ExplainResult["steps"]): string[] {
+  const all = [...addressNote(steps), ...encryptionNote(spec, steps)];
+  return all.length === 0 ? [] : ["", ...all];
+}
+
+/** An allowed request whose rule still waits for the address. */
+function addressNote(steps: ExplainResult["steps"]): string[] {
+  const last = steps.at(-1);
+  if (last === undefined || last.layer === "dns" || last.rule?.truth !== "pending") return [];
+  return ["note: allowed only if network.ip suits the rule: give --address to have it judged."];
+}
+
 /** What an operator may expect to matter and does not. */
-function notes({ url, method }: RequestSpec, steps: ExplainResult["steps"]): string[] {
+function encryptionNote({ url, method }: RequestSpec, steps: ExplainResult["steps"]): string[] {
   const parsed = url === undefined ? null : URL.parse(url);
   if (parsed?.protocol !== "https:") return [];
   const failed = Object.keys(steps.at(-1)?.nearest?.failed?.facts ?? {});
   const isAbout = method !== undefined || parsed.pathname !== "/" ||
     failed.some((fact) => fact.startsWith("http.") && fact !== "http.host");
   if (!isAbout) return [];
-  return ["", "note: in HTTPS nobody sees method, path and headers: no rule can judge them."];
+  return ["note: in HTTPS nobody sees method, path and headers: no rule can judge them."];
 }
 
 function place({ id, file, line }: ExplainedRule): string {

@@ -254,6 +254,15 @@ class Compiler {
   }
 }
 
+/** As somebody who goes through the files meets them. */
+function inOrder(files: readonly RuleFile[], diagnostics: readonly Diagnostic[]): Diagnostic[] {
+  const positions = new Map(files.map(({ path }, i) => [path, i]));
+  const position = ({ file }: Diagnostic): number => positions.get(file) ?? 0;
+  return diagnostics.toSorted((a, b) =>
+    position(a) - position(b) || a.line - b.line || a.column - b.column
+  );
+}
+
 /**
  * Compiles a whole set of rule files.
  *
@@ -267,7 +276,9 @@ export function compilePolicy(
   for (const file of files) compiler.addFile(file);
   const { errors, warnings } = compiler;
   const rules = compiler.rules();
-  if (errors.length > 0) return { ok: false, errors: errors.slice(0, LIMITS.errors), warnings };
+  if (errors.length > 0) {
+    return { ok: false, errors: inOrder(files, errors).slice(0, LIMITS.errors), warnings };
+  }
   const policy = buildPolicy({ generation: options.generation, rules });
   const tests = runPolicyTests(policy, compiler.tests);
   const failed = tests.flatMap((test) => test.failure ?? []);

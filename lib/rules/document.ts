@@ -118,8 +118,9 @@ function readRule(node: unknown, reader: NodeReader): RawRule | null {
     ? reader.text(fields.get("description"), "'description'")?.value ?? null
     : null;
   const egress = readEgress(fields.get("egress"), action, reader);
-  if (id === null || condition === null || action === null) return null;
-  return { id, condition, action, priority, log, description, egress };
+  if (id === null || condition === null) return null;
+  // A set with a wrong action is refused whole; the condition may have more to tell until then.
+  return { id, condition, action: action ?? "block", priority, log, description, egress };
 }
 
 function readRequired(

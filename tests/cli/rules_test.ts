@@ -132,6 +132,26 @@ agent     BLOCK  rule no-force (DIR/rules.d/a.yaml:15)
     });
   }));
 
+Deno.test("rules explain says when a yes still depends on the address, until it is given", () => {
+  const pinned = `version: "1"
+rules:
+  - id: pinned
+    condition: 'http.host == "x.org" && network.ip.inCidr("93.184.0.0/16")'
+    action: allow
+`;
+  return withPolicy({ "a.yaml": pinned }, async (served) => {
+    const explain = (...args: string[]): Promise<Outcome> =>
+      run(served, "rules", "explain", "--connect", "x.org", ...args);
+    const open = await explain();
+    match(open.out, /^ALLOW /);
+    match(open.out, /\nnote: allowed only if network\.ip suits the rule: give --address /);
+    const given = await explain("--address", "93.184.216.34");
+    match(given.out, /^ALLOW [^]*\ndial {6}ALLOW /);
+    equal(given.out.includes("note:"), false);
+    match((await explain("--address", "93.185.0.1")).out, /^BLOCK /);
+  });
+});
+
 Deno.test("rules test: true, false, unknown with what is missing, and a mistake with its place", () =>
   withPolicy({}, async (served) => {
     const test = (expr: string, context = '{"http":{"host":"X.org"}}'): Promise<Outcome> =>
