@@ -1,5 +1,6 @@
 /** The command line of `outcall`: one file for each group of commands, put together here. */
 import { Command, CommanderError } from "@commander-js/extra-typings";
+import { DEFAULT_RULES_DIR, DEFAULT_SOCKET } from "../options.ts";
 import { printable } from "../printable.ts";
 import { VERSION } from "../version.ts";
 import { addBridgeCommands } from "./bridge.ts";
@@ -12,16 +13,13 @@ import { addProxyCommands } from "./proxy.ts";
 import { addRulesCommands } from "./rules.ts";
 import { EXIT, type Run, runTask } from "./run.ts";
 
-/** Where the daemon listens unless told otherwise. */
-const DEFAULT_SOCKET = "/run/outcall/host.sock";
-
 const ONBOARDING = `Outcall decides what your agent containers can reach.
 
 Start with:
   outcall bridge status                       is the firewall active?
 
 Then:
-  outcall rules reload                        load /etc/outcall/rules.d
+  outcall rules reload                        load ${DEFAULT_RULES_DIR}
   outcall network create --name agent-net     a network under enforcement
   outcall container create --image <ref> --network agent-net
   outcall dns test <hostname>                 would a name resolve, and by which rule?
