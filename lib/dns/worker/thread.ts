@@ -40,6 +40,8 @@ class Thread {
   readonly #batch = new UdpBatch(BATCH_PACKETS, MAX_QUERY_BYTES, UDP_PAYLOAD_BYTES);
   readonly #sockets = new Set<number>();
   #polled: PollSet;
+  /** Messages were read since packets were answered. */
+  #readLast = false;
 
   constructor(start: Start) {
     this.#shared = new Shared(start.shared);
@@ -48,16 +50,24 @@ class Thread {
     this.#polled = new PollSet([start.wakeFd]);
   }
 
-  /** Answers packets until there are messages to read; returns how many. */
+  /**
+   * Answers packets until there are messages to read; returns how many. Messages come first, since
+   * packets that arrived after them must be answered by what they say; but they take turns, so that
+   * no flood of the one holds the other up.
+   */
   serve(): number {
     for (;;) {
       this.#polled.wait(this.#timeoutMs());
       this.#responder.tick(performance.now());
+      if (this.#polled.isReady(0) && !this.#readLast) {
+        this.#readLast = true;
+        return this.#wake.take();
+      }
+      this.#readLast = false;
       for (const [i, fd] of this.#polled.fds.entries()) {
         if (i > 0 && this.#polled.isReady(i)) this.#answer(fd);
       }
       this.#report();
-      if (this.#polled.isReady(0)) return this.#wake.take();
     }
   }
 
