@@ -5,11 +5,11 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { assertBridgeName } from "./bridge/names.ts";
 import { parseUpstreams, type Upstream } from "./dns/upstreams.ts";
-import { wholeNumber } from "./cli/values.ts";
 import { messageOf } from "./errors.ts";
 import type { LogFormat } from "./log.ts";
 import { Cidr } from "./net/cidr.ts";
 import { Ip } from "./net/ip.ts";
+import { DEFAULT_RULES_DIR, DEFAULT_SOCKET, wholeNumber } from "./options.ts";
 import { DEFAULT_LIMITS, type ProxyLimits } from "./proxy/context.ts";
 import { VERSION } from "./version.ts";
 
@@ -147,124 +147,122 @@ function logFormat(text: string): LogFormat {
   return text;
 }
 
-// deno-lint-ignore explicit-function-return-type -- the type is the option list itself, inferred
-function daemonCommand() {
-  return new Command("outcalld")
-    .description(
-      "Egress firewall for agent containers: kernel, DNS and HTTP(S), denied unless a rule allows.",
-    )
-    .version(`outcalld ${VERSION}`, "-V, --version")
-    .allowExcessArguments(false)
-    .option(
-      "--socket <path>",
-      "operator API Unix socket",
-      absolutePath,
-      "/run/outcall/host.sock",
-    )
-    .option(
-      "--bridge <name>",
-      "Linux bridge of the default network; created if missing",
-      bridgeName,
-      "outcall0",
-    )
-    .option(
-      "--rules-dir <path>",
-      "directory of YAML rule files",
-      absolutePath,
-      "/etc/outcall/rules.d",
-    )
-    .option(
-      "--dns-listen <ip>",
-      "DNS filter bind address; 0.0.0.0 means every managed gateway",
-      ipv4,
-      "0.0.0.0",
-    )
-    .option("--dns-port <port>", "DNS filter bind port", port, 53)
-    .option(
-      "--dns-upstream <list>",
-      "comma-separated upstream resolvers, IP[:port] (default: from /etc/resolv.conf)",
-      upstreams,
-    )
-    .addOption(
-      new Option("--dns-query-rate <count/seconds>", "DNS queries allowed per container")
-        .argParser(rate).default({ count: 1000, windowSecs: 1 }, "1000/1"),
-    )
-    .addOption(
-      new Option(
-        "--proxy-addr <host:port>",
-        "HTTP proxy bind address; 0.0.0.0 means every managed gateway",
-      ).argParser(addressAndPort).default(listen("0.0.0.0", 8080), "0.0.0.0:8080"),
-    )
-    .option("--no-proxy", "disable the HTTP proxy entirely")
-    .option(
-      "--proxy-max-connections <n>",
-      "client connections of all agents together, tunnels included",
-      wholeNumber(1, 100_000),
-      DEFAULT_LIMITS.maxConnections,
-    )
-    .option(
-      "--proxy-max-connections-per-agent <n>",
-      "client connections of one agent, tunnels included",
-      wholeNumber(1, 100_000),
-      DEFAULT_LIMITS.maxConnectionsPerAgent,
-    )
-    .option(
-      "--agent-socket-host-path, --agent-socket <path>",
-      "agent API Unix socket, one shared socket per host",
-      absolutePath,
-      "/run/outcall/agent.sock",
-    )
-    .option(
-      "--shim-host-path <path>",
-      "outcall-agent binary that is mounted into agent containers",
-      absolutePath,
-      "/usr/local/bin/outcall-agent",
-    )
-    .option(
-      "--agent-timeout-secs, --agent-timeout <n>",
-      "time limit of a permission check, in seconds",
-      wholeNumber(1, 300),
-      5,
-    )
-    .addOption(
-      new Option("--agent-perm-rate <count/seconds>", "permission checks allowed per container")
-        .argParser(rate).default({ count: 100, windowSecs: 10 }, "100/10"),
-    )
-    .addOption(
-      new Option("--agent-rule-rate <count/seconds>", "rule submissions allowed per container")
-        .argParser(rate).default({ count: 10, windowSecs: 60 }, "10/60"),
-    )
-    .option(
-      "--subnet-block <cidr>",
-      "private block that each network takes a /24 from",
-      subnetBlock,
-      "10.200.0.0/16",
-    )
-    .option("--ca-cert <path>", "PEM root certificate for interception", absolutePath)
-    .option("--ca-key <path>", "PEM root key for interception, mode 0600", absolutePath)
-    .option(
-      "--intercept-leaf-ttl-secs <n>",
-      "validity of generated leaf certificates, in seconds",
-      wholeNumber(60, 31_536_000),
-      86_400,
-    )
-    .option(
-      "--intercept-body-cap-bytes <n>",
-      "bytes buffered for http.body matching",
-      wholeNumber(0, 1_073_741_824),
-      1_048_576,
-    )
-    .option(
-      "--state-dir <path>",
-      "persistent state (rule requests, grants, decisions)",
-      absolutePath,
-      "/var/lib/outcall",
-    )
-    .option("--log-format <format>", "text or json, on stderr", logFormat, "text")
-    .exitOverride();
-}
+/** A constant, so that its type is the list of options itself; it may parse several times. */
+const COMMAND = new Command("outcalld")
+  .description(
+    "Egress firewall for agent containers: kernel, DNS and HTTP(S), denied unless a rule allows.",
+  )
+  .version(`outcalld ${VERSION}`, "-V, --version")
+  .allowExcessArguments(false)
+  .option(
+    "--socket <path>",
+    "operator API Unix socket",
+    absolutePath,
+    DEFAULT_SOCKET,
+  )
+  .option(
+    "--bridge <name>",
+    "Linux bridge of the default network; created if missing",
+    bridgeName,
+    "outcall0",
+  )
+  .option(
+    "--rules-dir <path>",
+    "directory of YAML rule files",
+    absolutePath,
+    DEFAULT_RULES_DIR,
+  )
+  .option(
+    "--dns-listen <ip>",
+    "DNS filter bind address; 0.0.0.0 means every managed gateway",
+    ipv4,
+    "0.0.0.0",
+  )
+  .option("--dns-port <port>", "DNS filter bind port", port, 53)
+  .option(
+    "--dns-upstream <list>",
+    "comma-separated upstream resolvers, IP[:port] (default: from /etc/resolv.conf)",
+    upstreams,
+  )
+  .addOption(
+    new Option("--dns-query-rate <count/seconds>", "DNS queries allowed per container")
+      .argParser(rate).default({ count: 1000, windowSecs: 1 }, "1000/1"),
+  )
+  .addOption(
+    new Option(
+      "--proxy-addr <host:port>",
+      "HTTP proxy bind address; 0.0.0.0 means every managed gateway",
+    ).argParser(addressAndPort).default(listen("0.0.0.0", 8080), "0.0.0.0:8080"),
+  )
+  .option("--no-proxy", "disable the HTTP proxy entirely")
+  .option(
+    "--proxy-max-connections <n>",
+    "client connections of all agents together, tunnels included",
+    wholeNumber(1, 100_000),
+    DEFAULT_LIMITS.maxConnections,
+  )
+  .option(
+    "--proxy-max-connections-per-agent <n>",
+    "client connections of one agent, tunnels included",
+    wholeNumber(1, 100_000),
+    DEFAULT_LIMITS.maxConnectionsPerAgent,
+  )
+  .option(
+    "--agent-socket-host-path, --agent-socket <path>",
+    "agent API Unix socket, one shared socket per host",
+    absolutePath,
+    "/run/outcall/agent.sock",
+  )
+  .option(
+    "--shim-host-path <path>",
+    "outcall-agent binary that is mounted into agent containers",
+    absolutePath,
+    "/usr/local/bin/outcall-agent",
+  )
+  .option(
+    "--agent-timeout-secs, --agent-timeout <n>",
+    "time limit of a permission check, in seconds",
+    wholeNumber(1, 300),
+    5,
+  )
+  .addOption(
+    new Option("--agent-perm-rate <count/seconds>", "permission checks allowed per container")
+      .argParser(rate).default({ count: 100, windowSecs: 10 }, "100/10"),
+  )
+  .addOption(
+    new Option("--agent-rule-rate <count/seconds>", "rule submissions allowed per container")
+      .argParser(rate).default({ count: 10, windowSecs: 60 }, "10/60"),
+  )
+  .option(
+    "--subnet-block <cidr>",
+    "private block that each network takes a /24 from",
+    subnetBlock,
+    "10.200.0.0/16",
+  )
+  .option("--ca-cert <path>", "PEM root certificate for interception", absolutePath)
+  .option("--ca-key <path>", "PEM root key for interception, mode 0600", absolutePath)
+  .option(
+    "--intercept-leaf-ttl-secs <n>",
+    "validity of generated leaf certificates, in seconds",
+    wholeNumber(60, 31_536_000),
+    86_400,
+  )
+  .option(
+    "--intercept-body-cap-bytes <n>",
+    "bytes buffered for http.body matching",
+    wholeNumber(0, 1_073_741_824),
+    1_048_576,
+  )
+  .option(
+    "--state-dir <path>",
+    "persistent state (rule requests, grants, decisions)",
+    absolutePath,
+    "/var/lib/outcall",
+  )
+  .option("--log-format <format>", "text or json, on stderr", logFormat, "text")
+  .exitOverride();
 
-function configFrom(options: ReturnType<ReturnType<typeof daemonCommand>["opts"]>): DaemonConfig {
+function configFrom(options: ReturnType<typeof COMMAND.opts>): DaemonConfig {
   return {
     socketPath: options.socket,
     bridge: options.bridge,
@@ -298,16 +296,15 @@ function configFrom(options: ReturnType<ReturnType<typeof daemonCommand>["opts"]
  * named on stderr and gives exit code 2.
  */
 export function parseCommandLine(args: readonly string[]): Invocation {
-  const command = daemonCommand();
   try {
-    command.parse([...args], { from: "user" });
-    const options = command.opts();
+    COMMAND.parse([...args], { from: "user" });
+    const options = COMMAND.opts();
     if ((options.caCert === undefined) !== (options.caKey === undefined)) {
-      command.error("error: --ca-cert and --ca-key must be given together");
+      COMMAND.error("error: --ca-cert and --ca-key must be given together");
     }
     if (options.socket === options.agentSocket) {
       // Agents would reach the operator API (ADV-HOST-03).
-      command.error("error: --socket and --agent-socket-host-path must be different files");
+      COMMAND.error("error: --socket and --agent-socket-host-path must be different files");
     }
     return { kind: "run", config: configFrom(options) };
   } catch (thrown) {

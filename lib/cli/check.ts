@@ -2,6 +2,7 @@
 import { type CommandUnknownOpts, Option } from "@commander-js/extra-typings";
 import { failure } from "../api/envelope.ts";
 import { OutcallError } from "../errors.ts";
+import { DEFAULT_RULES_DIR } from "../options.ts";
 import { formatDiagnostic } from "../rules/diagnostic.ts";
 import { toSarif } from "../rules/sarif.ts";
 import { exitCodeOf, validate, type ValidationReport } from "../rules/validate.ts";
@@ -9,7 +10,6 @@ import { VERSION } from "../version.ts";
 import { readCandidate } from "./candidate.ts";
 import { plural } from "./render.ts";
 import type { Run } from "./run.ts";
-import { RULES_DIR } from "./values.ts";
 
 /** Adds the command to `rules`. */
 export function addCheckCommand(rules: CommandUnknownOpts, run: Run): void {
@@ -24,7 +24,7 @@ export function addCheckCommand(rules: CommandUnknownOpts, run: Run): void {
     )
     .action((dir, options) =>
       run(() => {
-        const report = validate(readCandidate(dir ?? RULES_DIR));
+        const report = validate(readCandidate(dir ?? DEFAULT_RULES_DIR));
         const json = fields(report);
         return {
           json,

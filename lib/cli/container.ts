@@ -2,11 +2,12 @@
 import type { CommandUnknownOpts } from "@commander-js/extra-typings";
 import { STOP_TIMEOUT_DEFAULT_SECS, STOP_TIMEOUT_MAX_SECS } from "../api/schemas.ts";
 import type { ContainerDetail } from "../api/services.ts";
+import { wholeNumber } from "../options.ts";
 import { printable } from "../printable.ts";
 import { writeErr } from "./output.ts";
 import { labels, table } from "./render.ts";
 import type { Run } from "./run.ts";
-import { collect, memorySize, wholeNumber } from "./values.ts";
+import { collect, memorySize } from "./values.ts";
 
 const NO_STRINGS: readonly string[] = [];
 

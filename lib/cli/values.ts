@@ -1,20 +1,6 @@
 /** Reading option values; what is wrong is a usage error (exit code 2). */
 import { InvalidArgumentError } from "@commander-js/extra-typings";
 
-/** The rules directory of a daemon that was not told another one. */
-export const RULES_DIR = "/etc/outcall/rules.d";
-
-/** A reader of whole numbers from `least` to `most`. */
-export function wholeNumber(least: number, most: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (!/^[0-9]+$/.test(text) || value < least || value > most) {
-      throw new InvalidArgumentError(`It must be a whole number from ${least} to ${most}.`);
-    }
-    return value;
-  };
-}
-
 const UNITS: Readonly<Record<string, number>> = {
   "": 1,
   b: 1,

@@ -176,7 +176,7 @@ outcall-agent-net  10.200.0.0/24    2
     await prints(running, "network list", "NAME               SUBNET           CONTAINERS\n");
   }));
 
-Deno.test("container create passes on what was asked, with the shim wired up (S008-IF-007)", () =>
+Deno.test("container create passes on what was asked, with the shim wired up, and shows warnings (S008-IF-007)", () =>
   withHostApi(async (running) => {
     const outcome = await outcall(
       ...["container", "create", "--image", "python:3.12", "--network", "agent-net"],
@@ -187,7 +187,7 @@ Deno.test("container create passes on what was asked, with the shim wired up (S0
     deepEqual(outcome, {
       code: 0,
       out: 'Container "task" created and started.\n',
-      err: "",
+      err: 'warning: container "worker-2" is the same agent to rules: "worker"\n',
     });
     const [[, request] = []] = running.calls;
     deepEqual(JSON.parse(JSON.stringify(request)), {

@@ -25,7 +25,7 @@ Deno.test("--json prints the API's reply on one line, for every command (D18)", 
   withHostApi(async ({ path }) => {
     const json = async (...args: string[]): Promise<unknown> => {
       const outcome = await outcall(...args, "--json", "--socket", path);
-      equal(outcome.err, "", args.join(" "));
+      equal(outcome.code, 0, args.join(" "));
       equal(outcome.out.split("\n").length, 2, args.join(" "));
       return JSON.parse(outcome.out);
     };

@@ -1,7 +1,8 @@
 import { deepEqual, equal, ok } from "node:assert/strict";
 import fc from "fast-check";
 import { labels, table } from "../../lib/cli/render.ts";
-import { memorySize, wholeNumber } from "../../lib/cli/values.ts";
+import { memorySize } from "../../lib/cli/values.ts";
+import { wholeNumber } from "../../lib/options.ts";
 import { printable } from "../../lib/printable.ts";
 
 Deno.test("printable() leaves nothing that steers a terminal, and readable text alone", () => {
