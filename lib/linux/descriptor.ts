@@ -53,6 +53,9 @@ function endOf({ hostname, port }: Deno.NetAddr): End {
   return { ip, port };
 }
 
+/** Numbers that connections had before: as the lowest that are free, they come again. */
+const earlier = new Set<number>();
+
 /**
  * Descriptors that are asked before it is looked up how many there are. A connection that its peer
  * has reset has no ends any more and is never found: asking all that there could be takes half a
@@ -78,11 +81,15 @@ function highestOpen(): number {
 export function descriptorOf(conn: Deno.TcpConn, isTaken: (fd: number) => boolean): number {
   const local = endOf(conn.localAddr);
   const remote = endOf(conn.remoteAddr);
+  const isIt = (fd: number): boolean =>
+    !isTaken(fd) && hasEnd(libc.getsockname, fd, local) && hasEnd(libc.getpeername, fd, remote);
+  for (const fd of earlier) if (isIt(fd)) return fd;
   let last = Infinity;
   for (let fd = 0; fd <= last; fd++) {
     if (fd === FIRST_LOOK) last = highestOpen();
-    if (isTaken(fd)) continue;
-    if (hasEnd(libc.getsockname, fd, local) && hasEnd(libc.getpeername, fd, remote)) return fd;
+    if (!isIt(fd)) continue;
+    earlier.add(fd);
+    return fd;
   }
   throw new Deno.errors.NotConnected("the connection has ended");
 }
