@@ -65,6 +65,10 @@ labTest("the host API's replies are the envelopes of D1", { tools: TOOLS }, asyn
       error,
       code: "rules.invalid",
       hint: "",
+      report: `${RULE_PATH}:5:17: CEL parse error: undefined identifier 'http_host'
+        condition: 'http_host == "api.openai.com"'
+                    ^^^^^^^^^
+    hint: Fields are written with a dot. Did you mean http.host?`,
     });
     assert.deepEqual(details, [{
       file: RULE_PATH,
