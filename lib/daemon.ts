@@ -3,8 +3,13 @@
  * they start.
  */
 import { agentSocketInFolder } from "./agent_socket.ts";
+import { Callers } from "./agent/callers.ts";
+import { AgentIdentity } from "./agent/identity.ts";
+import { RuleRequests } from "./agent/requests.ts";
+import { Sessions } from "./agent/sessions.ts";
 import { agentApp } from "./api/agent.ts";
 import { hostApp } from "./api/host.ts";
+import type { ApiApp } from "./api/router.ts";
 import { admitOperator, operatorSocketAccess } from "./api/operators.ts";
 import type { HostServices, PartHealth, ProxyService } from "./api/services.ts";
 import { serveUnix, type UnixServer } from "./api/unix_server.ts";
@@ -32,6 +37,7 @@ import { ActivePolicy } from "./policy.ts";
 import { ProxyServer } from "./proxy/server.ts";
 import { ContainerRules } from "./rules/container.ts";
 import { emptyPolicy } from "./rules/policy.ts";
+import { openDatabase } from "./store/database.ts";
 import { VERSION } from "./version.ts";
 
 const NO_PROXY: ProxyService = {
@@ -62,6 +68,7 @@ class Daemon {
   readonly #proxy: ProxyServer | null;
   readonly #enforcement: Enforcement;
   readonly #docker: Docker;
+  readonly #requests: RuleRequests;
   #containerRules = new ContainerRules(emptyPolicy(0));
 
   /** @throws OutcallError for what is wrong with the flags taken together with this machine. */
@@ -72,7 +79,16 @@ class Daemon {
     this.#config = config;
     this.#block = block;
     this.#decisions.addSink(logDecision);
-    this.#policy = new ActivePolicy(config.rulesDir, config.proxy !== null);
+    this.#policy = new ActivePolicy(
+      config.rulesDir,
+      config.proxy !== null,
+      (path) => this.#requests.isWithdrawn(path),
+    );
+    this.#requests = new RuleRequests({
+      database: openDatabase(config.stateDir),
+      rulesDir: config.rulesDir,
+      policy: this.#policy,
+    });
     this.#decisions.addSink(this.#policy.count);
     const proxyPort = config.proxy?.port ?? null;
     this.#bridges = new Bridges({
@@ -172,10 +188,12 @@ class Daemon {
       target: "rule_engine",
       start: async () => {
         const { rules_loaded: rules, files_loaded: files } = await this.#policy.reload();
+        await this.#requests.start();
         return rules === 0
           ? `no rules in ${this.#config.rulesDir}: everything is denied`
           : `${rules} rule(s) from ${files} file(s)`;
       },
+      stop: () => this.#requests.close(),
     };
   }
 
@@ -244,6 +262,7 @@ class Daemon {
 
   #socketStep(target: "host_api" | "agent_api"): Step {
     let server: UnixServer | undefined;
+    const callers = new Callers();
     const { socketPath, agentSocketPath } = this.#config;
     const path = target === "host_api" ? socketPath : agentSocketPath;
     return {
@@ -262,13 +281,32 @@ class Daemon {
             target,
             mode: 0o666, // agents run as any user; who they are is for the API to find out
             alsoAt: agentSocketInFolder(path),
-            fetch: agentApp().fetch,
-            admit: () => {},
+            fetch: this.#agentApp(callers).fetch,
+            admit: (peer, fd) => callers.admit(peer, fd),
           });
         return `listening on ${path}`;
       },
       stop: async () => await server?.close(),
     };
+  }
+
+  #agentApp(callers: Callers): ApiApp {
+    const { agentPermissionRate, agentRuleRate, agentTimeoutSecs } = this.#config;
+    return agentApp({
+      callerOf: (peer) => callers.of(peer),
+      identity: new AgentIdentity({
+        agents: this.#docker.agents,
+        segments: () => this.#enforcement.segments(),
+      }),
+      sessions: new Sessions({ permissions: agentPermissionRate, submissions: agentRuleRate }),
+      check: {
+        ask: (request) => this.#policy.ask(request),
+        judge: this.#policy.judge,
+        decisions: this.#decisions,
+        timeoutMs: agentTimeoutSecs * 1_000,
+      },
+      requests: this.#requests,
+    });
   }
 
   #services(): HostServices {
@@ -285,6 +323,7 @@ class Daemon {
       networks: this.#docker.networks,
       containers: this.#docker.containers,
       decisions: this.#decisions,
+      requests: this.#requests,
       health: () => this.#health(),
     };
   }

@@ -1,17 +1,198 @@
-/** The agent API on the agent socket. Nothing is offered yet, and everything says so. */
+/**
+ * The agent API on the agent socket: verdicts and acknowledgements go in, and nothing about rules,
+ * the host or other agents comes out (S004-FR-010).
+ */
+import { z } from "zod";
+import type { Agent } from "../agents.ts";
+import { ACTION_TYPES, checkPermission, type CheckServices } from "../agent/check.ts";
+import type { AgentIdentity } from "../agent/identity.ts";
+import { RateLimited, type Session, type Sessions, spend } from "../agent/sessions.ts";
+import type { RuleRequests } from "../agent/requests.ts";
+import type { Caller } from "../agent/caller.ts";
 import { OutcallError } from "../errors.ts";
-import { sendFailure } from "./envelope.ts";
-import { type ApiApp, apiApp } from "./router.ts";
+import type { PeerCredentials } from "../linux/peer.ts";
+import { logger } from "../log.ts";
+import type { StoredRequest } from "../store/requests.ts";
+import { presentable, sendFailure, success } from "./envelope.ts";
+import { type ApiApp, apiApp, type ApiContext, readBody, readQuery, type Route } from "./router.ts";
+import { nothing } from "./schemas.ts";
 
-/** The agent API: every request is answered with a 404 that an agent can tell from an outage. */
-export function agentApp(): ApiApp {
-  return apiApp([], "agent_api").all("*", (c) =>
-    sendFailure(
-      c,
-      new OutcallError(
-        404,
-        "agent_api.unavailable",
-        "the agent API is not available in this version of outcalld",
-      ),
-    ));
+/** S004-EC-010: of every body. */
+export const AGENT_MAX_BODY_BYTES = 65_536;
+/** Longest time that one call waits for an operator's answer, in seconds. */
+export const AGENT_MAX_WAIT_SECS = 60;
+
+/** What the agent API works with. */
+export interface AgentServices {
+  readonly identity: AgentIdentity;
+  readonly sessions: Sessions;
+  readonly check: CheckServices;
+  readonly requests: RuleRequests;
+  /** Who connected, as the server noted when it accepted the connection. */
+  readonly callerOf: (peer: PeerCredentials) => Caller | undefined;
+}
+
+/** What may be sent beside an action's type and target. */
+const MAX_TARGET_CHARACTERS = 8192;
+const text = z.string().max(32_768);
+const checkBody = z.strictObject({
+  action_type: z.enum(ACTION_TYPES),
+  target: z.string().min(1).max(MAX_TARGET_CHARACTERS)
+    // It reaches logs and terminals.
+    .regex(/^\P{Cc}*$/u, "control characters are not accepted"),
+  metadata: z.record(z.string().max(128), text).default({}),
+});
+
+/** How long an agent may ask for a rule at once: a year. */
+const MAX_FOR_SECS = 31_536_000;
+const MAX_REASON_CHARACTERS = 1024;
+const submitBody = z.strictObject({
+  rule_file: z.string().min(1),
+  reason: z.string().max(MAX_REASON_CHARACTERS).regex(
+    /^\P{Cc}*$/u,
+    "control characters are not accepted",
+  ).nullish(),
+  for_secs: z.int().min(1).max(MAX_FOR_SECS).nullish(),
+});
+
+const waitQuery = z.strictObject({
+  wait: z.string().regex(/^[0-9]{1,3}$/, "expected seconds").transform(Number)
+    .pipe(z.int().min(0).max(AGENT_MAX_WAIT_SECS)).default(0),
+});
+
+const log = logger("agent_api");
+
+/** The agent API over `services`. Serve it with {@linkcode serveUnix}. */
+export function agentApp(services: AgentServices): ApiApp {
+  const { identity, sessions, check, requests } = services;
+
+  const agentOf = (c: ApiContext): Promise<Agent> => {
+    const caller = services.callerOf(c.env.peer);
+    if (caller === undefined) {
+      throw new OutcallError(403, "peer.forbidden", "peer identity could not be verified");
+    }
+    return identity.identify(caller);
+  };
+  const sessionOf = async (c: ApiContext): Promise<{ agent: Agent; session: Session }> => {
+    const agent = await agentOf(c);
+    return { agent, session: sessions.authorize(agent, c.req.header("authorization")) };
+  };
+
+  const routes: Route[] = [
+    {
+      method: "POST",
+      path: "/v1/checkin",
+      handle: async (c) => {
+        readQuery(c, nothing);
+        if (hasBody(c)) await readBody(c, nothing, AGENT_MAX_BODY_BYTES);
+        const agent = await agentOf(c);
+        const session = sessions.checkIn(agent);
+        log.debug("check-in of {agent} ({container})", described(agent));
+        return c.json(success({
+          container_id: agent.containerId ?? null,
+          session_token: session.token,
+          context_keys: ["action_type", "target", "metadata"],
+        }));
+      },
+    },
+    {
+      method: "POST",
+      path: "/v1/permissions/check",
+      handle: async (c) => {
+        readQuery(c, nothing);
+        const { agent, session } = await sessionOf(c);
+        spend(session.permissions, sessions.now());
+        const question = await readBody(c, checkBody, AGENT_MAX_BODY_BYTES);
+        return c.json(success(await checkPermission(check, agent, question)));
+      },
+    },
+    {
+      method: "POST",
+      path: "/v1/requests/rules",
+      handle: async (c) => {
+        readQuery(c, nothing);
+        const { agent, session } = await sessionOf(c);
+        spend(session.submissions, sessions.now());
+        const body = await readBody(c, submitBody, AGENT_MAX_BODY_BYTES);
+        const request = requests.submit(agent, {
+          ruleFile: body.rule_file,
+          reason: body.reason ?? null,
+          forSecs: body.for_secs ?? null,
+        });
+        log.info("rule request {id} of {agent} ({container})", {
+          id: request.id,
+          ...described(agent),
+        });
+        return c.json(success(requestReply(request)), request.hits === 1 ? 201 : 200);
+      },
+    },
+    {
+      method: "GET",
+      path: "/v1/requests/rules/:id",
+      handle: async (c) => {
+        const { wait } = readQuery(c, waitQuery);
+        const { agent } = await sessionOf(c);
+        const id = c.req.param("id") ?? "";
+        return c.json(
+          success(requestReply(await requests.ownWhenAnswered(agent, id, wait * 1_000))),
+        );
+      },
+    },
+    {
+      method: "GET",
+      path: "/v1/whoami",
+      handle: async (c) => {
+        readQuery(c, nothing);
+        const agent = await agentOf(c);
+        const { permissions, submissions } = sessions.rates;
+        return c.json(success({
+          name: agent.name,
+          container_id: agent.containerId ?? null,
+          address: agent.address,
+          network: agent.network,
+          limits: {
+            permission_checks: { count: permissions.count, window_secs: permissions.windowSecs },
+            rule_requests: { count: submissions.count, window_secs: submissions.windowSecs },
+            body_bytes: AGENT_MAX_BODY_BYTES,
+            wait_secs: AGENT_MAX_WAIT_SECS,
+          },
+          how_to_ask: "outcall-agent request <url> --reason <why> --wait",
+        }));
+      },
+    },
+  ];
+  const app = apiApp(routes, "agent_api");
+  app.onError((thrown, c) => {
+    const error = presentable(thrown, "agent_api");
+    if (error instanceof RateLimited) c.header("Retry-After", String(error.retryAfterSecs));
+    return sendFailure(c, error);
+  });
+  return app;
+}
+
+function described(agent: Agent): { readonly agent: string; readonly container: string } {
+  return { agent: agent.name, container: agent.containerId ?? agent.address };
+}
+
+/** S004-FR-004: an empty check-in says all there is to say. */
+function hasBody(c: ApiContext): boolean {
+  const length = c.req.header("content-length");
+  return (length !== undefined && length !== "0") ||
+    c.req.header("transfer-encoding") !== undefined;
+}
+
+/** What an agent learns of its own request: who answered is the operator's business. */
+function requestReply(request: StoredRequest): object {
+  return {
+    id: request.id,
+    status: request.status,
+    reason: request.answer ?? approvedAt(request),
+    expires_at: request.expires_ms === null ? null : new Date(request.expires_ms).toISOString(),
+  };
+}
+
+function approvedAt({ status, decided_ms: at }: StoredRequest): string | null {
+  return status === "approved" && at !== null
+    ? `operator approved at ${new Date(at).toISOString()}`
+    : null;
 }

@@ -6,6 +6,13 @@ import type { z } from "zod";
 import { type FailureStatus, OutcallError } from "../errors.ts";
 import { NDJSON } from "./ndjson.ts";
 import * as replies from "./replies.ts";
+import {
+  ruleRequest,
+  ruleRequestApproved,
+  ruleRequestList,
+  ruleRequestRejected,
+  type RuleRequestReply,
+} from "./requests.ts";
 import type { DiffResult, DnsTestResult, ExplainResult, ExpressionReply } from "./replies.ts";
 import { STOP_TIMEOUT_DEFAULT_SECS } from "./schemas.ts";
 import type {
@@ -130,6 +137,36 @@ export class HostClient {
   /** Loads the rules directory anew; `rules.invalid` when the old set stays. */
   reloadRules(): Promise<ReloadResult> {
     return this.#post(replies.reloadResult, "/api/v1/rules/reload");
+  }
+
+  /** Rule requests of agents, the pending ones only unless `all` is set; oldest first. */
+  async ruleRequests(all: boolean): Promise<readonly RuleRequestReply[]> {
+    const path = "/api/v1/requests/rules";
+    return (await this.#get(ruleRequestList, path, all ? { status: "all" } : {})).requests;
+  }
+
+  /** One rule request. */
+  ruleRequest(id: string): Promise<RuleRequestReply> {
+    return this.#get(ruleRequest, `/api/v1/requests/rules/${encodeURIComponent(id)}`);
+  }
+
+  /** Puts a request's rules in force, for an hour unless `answer` says otherwise. */
+  approveRuleRequest(
+    id: string,
+    answer: {
+      readonly for_secs: number | null;
+      readonly rule_file?: string;
+      readonly reason?: string;
+    },
+  ): Promise<{ readonly id: string; readonly rules_loaded: number }> {
+    const path = `/api/v1/requests/rules/${encodeURIComponent(id)}/approve`;
+    return this.#post(ruleRequestApproved, path, answer);
+  }
+
+  /** Answers a request with a no. */
+  rejectRuleRequest(id: string, reason?: string): Promise<{ readonly id: string }> {
+    const path = `/api/v1/requests/rules/${encodeURIComponent(id)}/reject`;
+    return this.#post(ruleRequestRejected, path, reason === undefined ? {} : { reason });
   }
 
   /** State of the DNS filter. */

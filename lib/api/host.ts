@@ -11,6 +11,7 @@ import { dnsTestQuery } from "./facts.ts";
 import { NDJSON } from "./ndjson.ts";
 import type { DnsTestResult } from "./replies.ts";
 import { type ApiApp, apiApp, type ApiContext, readBody, readQuery, type Route } from "./router.ts";
+import { requestRoutes } from "./requests.ts";
 import { evaluation, ruleRoutes } from "./rules.ts";
 import {
   containerCreate,
@@ -38,6 +39,7 @@ export function hostApp(services: HostServices): ApiApp {
     ...networkRoutes(services),
     ...containerRoutes(services),
     ...decisionRoutes(services),
+    ...requestRoutes(services.requests),
     ...daemonRoutes(services),
   ], "host_api");
 }

@@ -12,6 +12,7 @@ import type { Explanation } from "../rules/explain.ts";
 import type { RuleFile } from "../rules/read.ts";
 import type { RequestSpec } from "../rules/request.ts";
 import type { Facts, Layer, Verdict } from "../rules/types.ts";
+import type { RuleRequestService } from "./requests.ts";
 
 /** State of the default bridge, checked afresh on every call. */
 export interface BridgeStatus {
@@ -287,6 +288,7 @@ export interface HostServices {
   readonly networks: NetworkService;
   readonly containers: ContainerService;
   readonly decisions: DecisionService;
+  readonly requests: RuleRequestService;
   /** Liveness and readiness, part by part. */
   health(): Promise<readonly PartHealth[]>;
 }

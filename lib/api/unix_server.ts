@@ -15,8 +15,12 @@ export interface UnixServerOptions extends SocketAccess {
   readonly path: string;
   /** Answers an admitted peer's request, such as a Hono app's `fetch`. */
   readonly fetch: (request: Request, env: PeerEnv) => Response | Promise<Response>;
-  /** Lets a peer pass by returning; whatever it throws refuses every request of the connection. */
-  readonly admit: (peer: PeerCredentials) => void;
+  /**
+   * Lets a peer pass by returning; whatever it throws refuses every request of the connection.
+   * @param fd The connection's descriptor, good during the call.
+   * @returns What is to be called when the connection has ended, if anything.
+   */
+  readonly admit: (peer: PeerCredentials, fd: number) => void | (() => void);
   /** Where defects are logged. */
   readonly target: Target;
   /** Connections beyond this many are closed at once: descriptors are the daemon's, not the peers'. */
@@ -66,8 +70,10 @@ export async function serveUnix(options: UnixServerOptions): Promise<UnixServer>
   server.headersTimeout = HEADERS_TIMEOUT_MS;
   server.on("connection", (socket: Socket) => {
     try {
-      const peer = peerCredentials(descriptorOf(socket));
-      options.admit(peer);
+      const fd = descriptorOf(socket);
+      const peer = peerCredentials(fd);
+      const ended = options.admit(peer, fd);
+      if (ended !== undefined) socket.once("close", ended);
       peers.set(socket, peer);
     } catch (thrown) {
       const refusal = refusalFor(thrown, options.target);

@@ -10,6 +10,7 @@ import { addDnsCommands } from "./dns.ts";
 import { addNetworkCommands } from "./network.ts";
 import { writeErr, writeOut } from "./output.ts";
 import { addProxyCommands } from "./proxy.ts";
+import { addRequestsCommands } from "./requests.ts";
 import { addRulesCommands } from "./rules.ts";
 import { EXIT, type Run, runTask } from "./run.ts";
 
@@ -53,6 +54,7 @@ export async function main(args: readonly string[]): Promise<number> {
   addNetworkCommands(program, run);
   addContainerCommands(program, run);
   addRulesCommands(program, run);
+  addRequestsCommands(program, run);
   addCompletionCommand(program);
 
   try {

@@ -282,6 +282,15 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
       recent: (limit) => answers.decisions.slice(-(limit ?? answers.decisions.length)),
       find: (id) => answers.decisions.find((decision) => decision.id === id),
     },
+    requests: {
+      list: () => [],
+      get: () => {
+        throw new OutcallError(404, "requests.not_found", "rule request not found");
+      },
+      approve: () =>
+        Promise.reject(new OutcallError(409, "requests.answered", "request is approved already")),
+      reject: () => Promise.resolve(),
+    },
     health: () => Promise.resolve(answers.health),
   };
 }

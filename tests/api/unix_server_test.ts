@@ -1,7 +1,6 @@
 import { deepEqual, equal, ok, rejects } from "node:assert/strict";
 import { createServer } from "node:net";
 import { OutcallError } from "../../lib/errors.ts";
-import { agentApp } from "../../lib/api/agent.ts";
 import { serveUnix, type UnixServerOptions } from "../../lib/api/unix_server.ts";
 import { post, send, withDirectory, withHostApi } from "./running.ts";
 
@@ -315,36 +314,4 @@ Deno.test("a Host header that makes no URL is a 400 envelope", () =>
     const reply = await send(path, "GET", "/api/v1/bridge", { headers: { Host: "a b" } });
     equal(reply.status, 400);
     equal(reply.text.slice(0, 12), '{"ok":false,');
-  }));
-
-Deno.test("the agent socket refuses everything as not available, host routes included (ADV-AGENT-14)", () =>
-  withDirectory(async (directory) => {
-    const path = `${directory}/agent.sock`;
-    const server = await serveUnix({
-      ...options(path),
-      mode: 0o666,
-      fetch: agentApp().fetch,
-      target: "agent_api",
-    });
-    try {
-      for (
-        const [method, url] of [
-          ["POST", "/v1/checkin"],
-          ["POST", "/v1/permissions/check"],
-          ["GET", "/api/v1/bridge"],
-          ["POST", "/api/v1/rules/reload"],
-          ["DELETE", "/"],
-        ] as const
-      ) {
-        const reply = await send(path, method, url);
-        equal(reply.status, 404);
-        deepEqual(reply.json, {
-          ok: false,
-          error: "the agent API is not available in this version of outcalld",
-          code: "agent_api.unavailable",
-        });
-      }
-    } finally {
-      await server.close();
-    }
   }));

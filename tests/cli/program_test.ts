@@ -202,14 +202,18 @@ Deno.test("a reader that goes away early is not an error", () =>
     equal(new TextDecoder().decode(stderr), "");
   }));
 
-Deno.test("the shim refuses everything with exit 5 (S005, D19)", async () => {
+Deno.test("the shim runs nothing without a daemon, and answers only for itself (S004-EC-001, D19)", async () => {
   const shim = new URL("../../shim.ts", import.meta.url).pathname;
-  for (const args of [[], ["curl", "https://example.com"], ["git", "--version"], ["--", "ls"]]) {
+  for (const args of [["curl", "https://example.com"], ["git", "--version"], ["exec", "echo"]]) {
     const outcome = await program(shim, args);
     equal(outcome.code, 5, args.join(" "));
-    match(outcome.err, /^error: refused: the agent API is not available/);
+    match(
+      outcome.err,
+      /^error: agent socket not found at \/run\/outcall\/agent\.sock -- is outcalld running\?\n/,
+    );
     equal(outcome.out, "");
   }
+  equal((await program(shim, [])).code, 2);
   equal((await program(shim, ["--version"])).out, `outcall-agent ${manifest.version}\n`);
   equal((await program(shim, ["--help"])).code, 0);
 });

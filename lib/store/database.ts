@@ -1,0 +1,73 @@
+/** The state database (decision D15): one SQLite file in the state directory, written ahead (WAL). */
+import { DatabaseSync } from "node:sqlite";
+import { join } from "node:path";
+import { messageOf, OutcallError } from "../errors.ts";
+
+/** What brings a database from each version to the next; the position is the version. */
+const MIGRATIONS: readonly string[] = [
+  `CREATE TABLE rule_requests (
+     id TEXT PRIMARY KEY,
+     agent_key TEXT NOT NULL,
+     agent TEXT NOT NULL,
+     container_id TEXT,
+     address TEXT NOT NULL,
+     network TEXT NOT NULL,
+     rule_file TEXT NOT NULL,
+     approved_file TEXT,
+     reason TEXT,
+     for_secs INTEGER,
+     hits INTEGER NOT NULL,
+     status TEXT NOT NULL CHECK (status IN ('pending', 'approved', 'rejected', 'expired')),
+     created_ms INTEGER NOT NULL,
+     asked_ms INTEGER NOT NULL,
+     decided_ms INTEGER,
+     decided_by TEXT,
+     answer TEXT,
+     expires_ms INTEGER
+   ) STRICT;
+   CREATE INDEX rule_requests_by_agent ON rule_requests (agent_key, status);
+   CREATE INDEX rule_requests_by_status ON rule_requests (status, expires_ms);`,
+];
+
+/**
+ * Opens the database in `directory`, making both where they are missing, for our user alone.
+ * @throws OutcallError `store.failed` (500): a state that cannot be read must not be taken for an
+ * empty one.
+ */
+export function openDatabase(directory: string): DatabaseSync {
+  const path = join(directory, "outcall.db");
+  try {
+    Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
+    // Before SQLite makes it with the mode of the umask.
+    Deno.openSync(path, { write: true, create: true, mode: 0o600 }).close();
+    const database = new DatabaseSync(path);
+    try {
+      prepare(database);
+      return database;
+    } catch (thrown) {
+      database.close();
+      throw thrown;
+    }
+  } catch (cause) {
+    throw new OutcallError(500, "store.failed", `${path} cannot be used: ${messageOf(cause)}`, {
+      cause,
+      hint:
+        "Check its owner, mode and disk; move a damaged file away to start with an empty state.",
+    });
+  }
+}
+
+function prepare(database: DatabaseSync): void {
+  // FULL: what was answered with a success survives a loss of power.
+  database.exec(
+    "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 2000;",
+  );
+  const [check] = Object.values(database.prepare("PRAGMA quick_check(1)").get() ?? {});
+  if (check !== "ok") throw new Error(`it is damaged: ${String(check)}`);
+  const version = Number(Object.values(database.prepare("PRAGMA user_version").get() ?? {})[0]);
+  if (version > MIGRATIONS.length) throw new Error(`it was made by a newer version (${version})`);
+  for (const [from, migration] of MIGRATIONS.entries()) {
+    if (from < version) continue;
+    database.exec(`BEGIN IMMEDIATE; ${migration} PRAGMA user_version = ${from + 1}; COMMIT;`);
+  }
+}
