@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
+import { eventually } from "../eventually.ts";
 import { DEFAULT_PLACE } from "../lab/agent.ts";
 import { Lab } from "../lab/lab.ts";
 import { labTest } from "../lab/requirements.ts";
@@ -64,11 +65,10 @@ labTest("a demo that is interrupted leaves no process behind", { tools: TOOLS },
   demo.kill("SIGINT");
   assert.equal((await demo.status).success, false);
   await Promise.all([reader.cancel(), demo.stderr.cancel()]);
-  for (let attempt = 0; attempt < 200; attempt++) {
-    if ((await processes()).every(({ pid }) => !family.includes(pid))) return;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  assert.fail("processes of the demo are still there after 10 s");
+  await eventually(
+    async () => (await processes()).every(({ pid }) => !family.includes(pid)),
+    "the demo's processes are gone",
+  );
 });
 
 labTest("a promise that the product does not keep is shown as broken", {

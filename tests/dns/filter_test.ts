@@ -9,6 +9,7 @@ import { LookupLimits } from "../../lib/dns/limits.ts";
 import { Resolver } from "../../lib/dns/resolver.ts";
 import { UpstreamClient } from "../../lib/dns/upstream.ts";
 import type { Judge } from "../../lib/policy.ts";
+import { eventually } from "../eventually.ts";
 import {
   decode,
   edeOf,
@@ -25,7 +26,6 @@ import {
   TestPolicy,
   type TestRule,
   TestUpstream,
-  until,
 } from "./support.ts";
 
 const AGENT: QuerySource = { address: "10.200.0.2", transport: "udp" };
@@ -290,7 +290,7 @@ Deno.test("a name that a reload blocks while the upstream is asked is not answer
     return await answers(a("a.test", "1.1.1.1"))(asked);
   });
   const asking = world.ask("a.test");
-  await until(() => world.upstream.names.length > 0);
+  await eventually(() => world.upstream.names.length > 0);
   world.policy.replace([]);
   gate.resolve();
   assertBlocked(await asking, world.decision());
@@ -430,7 +430,7 @@ Deno.test("a rule about types that a reload takes away takes the records along",
     },
   );
   const reply = world.ask("a.test", "MX");
-  await until(() => world.upstream.asked.length === 1);
+  await eventually(() => world.upstream.asked.length === 1);
   world.policy.replace([allowHost("a.test")]);
   gate.resolve();
   assert.deepEqual((await reply).answers, []);

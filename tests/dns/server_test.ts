@@ -7,6 +7,7 @@ import type { QueryRate } from "../../lib/dns/rate.ts";
 import { DnsServer } from "../../lib/dns/server.ts";
 import { OutcallError } from "../../lib/errors.ts";
 import { Hostname } from "../../lib/net/host.ts";
+import { eventually } from "../eventually.ts";
 import { decode, encodeQuery, type OracleMessage } from "./oracle.ts";
 import {
   allowHost,
@@ -18,7 +19,6 @@ import {
   TestPolicy,
   type TestRule,
   TestUpstream,
-  until,
 } from "./support.ts";
 
 // On loopback a client's source address is this one unless it binds another.
@@ -282,7 +282,7 @@ Deno.test("stop() answers what is in flight and takes nothing new (S007-AS-005)"
   const gateway = ownAddress();
   await world.server.serve([gateway]);
   const inFlight = world.udp(gateway, QUERY);
-  await until(() => world.upstream.names.length > 0);
+  await eventually(() => world.upstream.names.length > 0);
   const stopping = world.server.stop();
   await assert.rejects(async () => {
     using conn = await world.connect(gateway);

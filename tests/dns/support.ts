@@ -100,11 +100,6 @@ export function ownPort(): number {
   return 10_000 + random(20_000);
 }
 
-/** Waits until `condition` holds, without guessing how long that takes. */
-export async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
-}
-
 /** One query as an upstream received it. */
 export interface Asked {
   readonly message: OracleMessage;

@@ -4,6 +4,7 @@ import { type Decision, DecisionLog } from "../../lib/decision.ts";
 import { DnsServer } from "../../lib/dns/server.ts";
 import type { QueryRate } from "../../lib/dns/rate.ts";
 import type { PolicyData } from "../../lib/rules/policy.ts";
+import { eventually } from "../eventually.ts";
 import { decode, edeOf, encodeQuery, type OracleMessage } from "./oracle.ts";
 import {
   allowHost,
@@ -14,7 +15,6 @@ import {
   TestPolicy,
   type TestRule,
   TestUpstream,
-  until,
 } from "./support.ts";
 
 /** One client socket on an address of its own. */
@@ -110,7 +110,7 @@ class World implements AsyncDisposable {
   async attempts(count: number): Promise<readonly Decision[]> {
     const attempts = (): number =>
       this.decisions.recent().reduce((sum, decision) => sum + (decision.count ?? 1), 0);
-    await until(() => attempts() >= count);
+    await eventually(() => attempts() >= count);
     assert.equal(attempts(), count);
     return this.decisions.recent();
   }
@@ -151,7 +151,7 @@ Deno.test("a blocked name's decision is on record under the id that the agent sa
   assert.equal(reply.rcode, "NXDOMAIN");
   const id = /decision (\w+)$/.exec(edeOf(reply)?.text ?? "")?.[1];
   assert(id !== undefined);
-  await until(() => world.decisions.find(id) !== undefined);
+  await eventually(() => world.decisions.find(id) !== undefined);
   assert.equal(world.decisions.find(id)?.verdict, "block");
   assert.deepEqual(world.upstream.names, []);
 });
@@ -171,7 +171,7 @@ Deno.test("identical packets get identical replies but for the id, and every one
   const seen = new Set<number>();
   for (const _ of ids) seen.add((await world.client.receive()).id);
   assert.deepEqual([...seen].toSorted((a, b) => a - b), ids);
-  await until(() => world.server.status().queries_total >= queries_total + 100);
+  await eventually(() => world.server.status().queries_total >= queries_total + 100);
   assert(world.decisions.recent().length - before < 100, "they share records");
 });
 
@@ -232,7 +232,7 @@ Deno.test("a flood is refused once with its own reason, counted in full, and har
   const excess = (): number =>
     decisions.recent().filter(({ reason }) => reason === "query_rate")
       .reduce((sum, { count = 1 }) => sum + count, 0);
-  await until(() => excess() === 951);
+  await eventually(() => excess() === 951);
   assert(decisions.recent().filter(({ reason }) => reason === "query_rate").length < 20);
   assert.deepEqual(new Set(world.upstream.names), new Set(["a.test"]));
 });
@@ -253,7 +253,7 @@ Deno.test("while the worker is down nothing is answered, and it comes back by it
   assert.equal(world.server.status().running, false);
   await world.client.send(encodeQuery("a.test", "A"));
   await world.reload([allowHost("a.test")]);
-  await until(() => world.server.status().running);
+  await eventually(() => world.server.status().running);
   assert.deepEqual(addresses(await world.client.receive()), ["93.184.216.34"]);
 });
 

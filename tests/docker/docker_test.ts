@@ -3,9 +3,10 @@ import assert from "node:assert/strict";
 import type { Agent } from "../../lib/agents.ts";
 import { Docker } from "../../lib/docker/docker.ts";
 import { OutcallError } from "../../lib/errors.ts";
+import { eventually } from "../eventually.ts";
 import { importImage } from "../lab/dockerd.ts";
 import { labTest } from "../lab/requirements.ts";
-import { block, DockerLab, IMAGE, judgedBy, TOOLS, until } from "./lab.ts";
+import { block, DockerLab, IMAGE, judgedBy, TOOLS } from "./lab.ts";
 
 function follow(lab: DockerLab): Docker {
   return new Docker({
@@ -71,7 +72,10 @@ labTest("a real Docker Engine is followed", { tools: TOOLS }, async (t) => {
     assert.equal(await whoIs("10.200.0.2"), "twice");
     assert.equal(await whoIs("10.200.255.2"), "twice");
     await lab.docker.getNetwork("outcall-default").disconnect({ Container: id });
-    await until("the left address is nobody's", async () => await whoIs("10.200.255.2") === "");
+    await eventually(
+      async () => await whoIs("10.200.255.2") === "",
+      "the left address is nobody's",
+    );
     assert.equal(await whoIs("10.200.0.2"), "twice");
   });
 
@@ -79,9 +83,9 @@ labTest("a real Docker Engine is followed", { tools: TOOLS }, async (t) => {
     const first = await lab.run("first", "outcall-agent-net");
     assert.equal(await whoIs("10.200.0.2"), "first");
     await lab.docker.getContainer(first).remove({ force: true });
-    await until("the address is free", async () => await whoIs("10.200.0.2") === "");
+    await eventually(async () => await whoIs("10.200.0.2") === "", "the address is free");
     const second = await lab.run("second", "outcall-agent-net");
-    await until("the new owner", async () => await whoIs("10.200.0.2") === "second");
+    await eventually(async () => await whoIs("10.200.0.2") === "second", "the new owner");
     const agent = await docker.agents.identify("10.200.0.2");
     assert.equal(agent?.containerId, second);
   });
@@ -90,7 +94,7 @@ labTest("a real Docker Engine is followed", { tools: TOOLS }, async (t) => {
     const id = await lab.run("before", "outcall-agent-net");
     assert.equal(await whoIs("10.200.0.2"), "before");
     await lab.docker.getContainer(id).rename({ name: "after" });
-    await until("the new name", async () => await whoIs("10.200.0.2") === "after");
+    await eventually(async () => await whoIs("10.200.0.2") === "after", "the new name");
   });
 
   await step("an operator's label names the agent; an image's does not", async () => {
@@ -141,7 +145,7 @@ labTest("a real Docker Engine is followed", { tools: TOOLS }, async (t) => {
     lab.bridges.calls.length = 0;
     await docker.networks.create({ name: "gone" });
     await lab.docker.getNetwork("outcall-gone").remove();
-    await until("it is detached", () => lab.bridges.calls.includes("detach outcall-gone"));
+    await eventually(() => lab.bridges.calls.includes("detach outcall-gone"), "it is detached");
     await lab.docker.createNetwork({ Name: "outcall-forged" });
     await docker.networks.create({ name: "after" });
     assert(!lab.bridges.calls.some((call) => call.includes("forged")));
@@ -153,7 +157,7 @@ labTest("a real Docker Engine is followed", { tools: TOOLS }, async (t) => {
     assert.equal(await whoIs("10.200.0.2"), "lost");
     lab.bridges.calls.length = 0;
     await lab.killEngine();
-    await until("it is missed", () => docker.health().state === "degraded");
+    await eventually(() => docker.health().state === "degraded", "it is missed");
     // S002-EC-011, S008-EC-011, S013-EC-009
     assert.equal(await whoIs("10.200.0.2"), "");
     assert.equal(await whoIs("10.0.0.1"), null);
@@ -163,12 +167,12 @@ labTest("a real Docker Engine is followed", { tools: TOOLS }, async (t) => {
     );
     assert.equal(lab.bridges.calls.length, 0);
     await lab.startEngine();
-    await until("it is back", () => docker.health().state === "ok");
+    await eventually(() => docker.health().state === "ok", "it is back");
     assert(lab.bridges.calls.includes("attach outcall-agent-net outcall1 10.200.0.0/24"));
     assert(!lab.bridges.calls.some((call) => call.startsWith("detach")));
     const address = (await docker.networks.status("agent-net")).containers[0]?.ipv4_address;
     if (address === undefined) await lab.run("found", "outcall-agent-net");
-    await until("agents are known again", async () => (await whoIs("10.200.0.2")) !== "");
+    await eventually(async () => (await whoIs("10.200.0.2")) !== "", "agents are known again");
   });
 
   await step("what cannot be attached is a failure that is tried again", async () => {
@@ -179,9 +183,9 @@ labTest("a real Docker Engine is followed", { tools: TOOLS }, async (t) => {
       Options: { "com.docker.network.bridge.name": "outcall9" },
       IPAM: { Driver: "default", Config: [{ Subnet: "10.209.0.0/24", Gateway: "10.209.0.1" }] },
     });
-    await until("it is told", () => docker.health().state === "failed");
+    await eventually(() => docker.health().state === "failed", "it is told");
     assert.match(docker.health().detail, /the table was refused/);
-    await until("it is mended", () => docker.health().state === "ok");
+    await eventually(() => docker.health().state === "ok", "it is mended");
     assert(lab.bridges.segments().some(({ network }) => network === "outcall-late"));
   });
 

@@ -37,15 +37,6 @@ export function judgedBy(
   return { judge: (facts) => containerRules.judge(facts), decisions: new DecisionLog() };
 }
 
-/** Waits until `holds` says yes. */
-export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 20_000;
-  while (!await holds()) {
-    if (Date.now() > deadline) throw new Error(`in vain: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
 /** Bridges without a firewall, and a record of what was asked for. */
 export class PlainBridges implements NetworkHooks {
   readonly calls: string[] = [];

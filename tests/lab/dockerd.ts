@@ -1,6 +1,7 @@
 /** What a Docker Engine of the lab needs from outside: images without a registry, and a last sweep. */
 // @ts-types="@types/dockerode"
 import Dockerode from "dockerode";
+import { eventually } from "../eventually.ts";
 
 /** A client for the engine behind `socket`, whatever DOCKER_HOST says. */
 export function dockerAt(socket: string): Dockerode {
@@ -30,11 +31,10 @@ export async function removeControlGroups(name: string): Promise<void> {
   const root = "/sys/fs/cgroup";
   const hierarchies = [...Deno.readDirSync(root)].filter((entry) => entry.isDirectory);
   const folders = [root, ...hierarchies.map((entry) => `${root}/${entry.name}`)];
-  for (let attempt = 0; attempt < 100; attempt++) {
-    if (folders.map((folder) => removeControlGroup(`${folder}/${name}`)).every(Boolean)) return;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  throw new Error(`control groups ${name} are still in use`);
+  await eventually(
+    () => folders.map((folder) => removeControlGroup(`${folder}/${name}`)).every(Boolean),
+    `control groups ${name} are no longer in use`,
+  );
 }
 
 /** Runs a program and returns what it prints; throws with its complaint when it fails. */

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { eventually } from "../eventually.ts";
 import { HOST_ADDRESS, Lab, UNFILTERED_ADDRESS } from "./lab.ts";
 import { EXAMPLE_ADDRESS, UPSTREAM_RESOLVER } from "./internet/world.ts";
 import { connect, Machine } from "./machine.ts";
@@ -92,15 +93,6 @@ labTest("two labs live side by side and do not see each other", { tools: TOOLS }
   assert.ok(nothing(await other.witness.since(mark, { protocol: "icmp", to: "1.1.1.1" })));
 });
 
-/** Waits (bounded) for what the kernel does in its own time. */
-async function eventually(what: string, holds: () => Promise<boolean>): Promise<void> {
-  for (let attempt = 0; attempt < 200; attempt++) {
-    if (await holds()) return;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  assert.fail(`not in 10 s: ${what}`);
-}
-
 async function exists(path: string): Promise<boolean> {
   return await Deno.stat(path).then(() => true, () => false);
 }
@@ -127,8 +119,8 @@ labTest("a machine takes its processes, interfaces and files with it", {
   await sleeper.ended; // would wait for 1000 s otherwise
   assert.ok(!await exists("/etc/outcall/rules.d/lab.yaml"));
   await eventually(
-    "the cable is gone",
     async () => !(await other.must(["ip", "link"])).includes("lab-cable"),
+    "the cable is gone",
   );
   assert.doesNotMatch(await realLinks(), /lab-cable/);
 });
@@ -151,7 +143,7 @@ labTest("a machine ends when the process that made it is killed", { tools: TOOLS
   maker.kill("SIGKILL");
   await maker.status;
   await reader.cancel();
-  await eventually("the machine's process is gone", async () => !await runs(sleeper));
+  await eventually(async () => !await runs(sleeper), "the machine's process is gone");
 });
 
 labTest("with Docker, the host runs a real engine whose containers reach the internet", {

@@ -2,17 +2,9 @@
 import assert from "node:assert/strict";
 import type { Agent } from "../../lib/agents.ts";
 import { bytesOf } from "../../lib/proxy/bytes.ts";
+import { eventually } from "../eventually.ts";
 import { clientHello, join } from "./hello.ts";
-import {
-  AGENT,
-  connectRequest,
-  eventually,
-  getRequest,
-  Lab,
-  ok,
-  Origin,
-  type RawClient,
-} from "./support.ts";
+import { AGENT, connectRequest, getRequest, Lab, ok, Origin, type RawClient } from "./support.ts";
 
 /** A lab whose directory says at every moment what the test wants it to say. */
 async function labWith(origin: Origin): Promise<{ lab: Lab; become(agent: Agent | null): void }> {

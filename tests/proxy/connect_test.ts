@@ -1,14 +1,8 @@
 import assert from "node:assert/strict";
 import { bytesOf, textOf } from "../../lib/proxy/bytes.ts";
+import { eventually } from "../eventually.ts";
 import { clientHello, helloMessage, join, records } from "./hello.ts";
-import {
-  connectRequest,
-  eventually,
-  Lab,
-  type LabOptions,
-  Origin,
-  type RawClient,
-} from "./support.ts";
+import { connectRequest, Lab, type LabOptions, Origin, type RawClient } from "./support.ts";
 
 const ESTABLISHED = "HTTP/1.1 200 Connection Established\r\n\r\n";
 

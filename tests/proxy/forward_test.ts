@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { eventually, getRequest, Lab, ok, Origin, type RawClient } from "./support.ts";
+import { eventually } from "../eventually.ts";
+import { getRequest, Lab, ok, Origin, type RawClient } from "./support.ts";
 
 const ALLOW_A = { condition: 'http.host == "a.example"' };
 

@@ -3,16 +3,8 @@ import { DecisionLog } from "../../lib/decision.ts";
 import { OutcallError } from "../../lib/errors.ts";
 import { asRefusal, Refusal } from "../../lib/proxy/refusal.ts";
 import { ProxyServer } from "../../lib/proxy/server.ts";
-import {
-  AGENT,
-  connectRequest,
-  eventually,
-  getRequest,
-  Lab,
-  ok,
-  Origin,
-  RawClient,
-} from "./support.ts";
+import { eventually } from "../eventually.ts";
+import { AGENT, connectRequest, getRequest, Lab, ok, Origin, RawClient } from "./support.ts";
 
 const ANYTHING = { condition: "true" };
 

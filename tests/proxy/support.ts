@@ -287,11 +287,3 @@ export function getRequest(url: string, ...fields: string[]): string {
 export function connectRequest(authority: string, ...fields: string[]): string {
   return [`CONNECT ${authority} HTTP/1.1`, `Host: ${authority}`, ...fields, "", ""].join("\r\n");
 }
-
-/** Waits until `condition` holds; half a minute without it is a failure, not a measurement. */
-export async function eventually(condition: () => boolean): Promise<void> {
-  for (let tries = 0; !condition(); tries++) {
-    if (tries === 6_000) throw new Error(`never came true: ${condition}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
