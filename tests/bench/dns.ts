@@ -1,6 +1,7 @@
 /** The DNS filter beside Unbound and dnsmasq, all with the same names in their caches. */
 import type { Machine } from "../lab/machine.ts";
 import { answersPerSec, type DnsRun, medianLatencyUs, queryFile } from "./dnsperf.ts";
+import { floodCase } from "./flood.ts";
 import { ALLOWED_NAMES, BLOCKED_NAMES } from "./names.ts";
 import { startPeer } from "./peers/peer.ts";
 import { RESOLVERS } from "./peers/resolvers.ts";
@@ -83,4 +84,6 @@ export async function dnsSuite(
     const measureAt = (server: Server): Promise<number> => measure({ ...server, ...questions });
     report(await race({ suite: "dns", ...what }, measureAt, ours, peers));
   }
+  progress("one agent floods, another one asks");
+  report(await floodCase());
 }

@@ -85,9 +85,14 @@ export async function answersPerSec(run: DnsRun): Promise<number> {
   return (await measure(run, [])).answersPerSec;
 }
 
-/** Median time to an answer, in microseconds. */
-export async function medianLatencyUs(run: DnsRun): Promise<number> {
+/** The time, in microseconds, within which this share of the answers came. */
+export async function latencyUs(run: DnsRun, share: number): Promise<number> {
   const { latenciesSecs } = await measure(run, ["-v"]);
   const sorted = latenciesSecs.toSorted((a, b) => a - b);
-  return 1e6 * (sorted[Math.floor(sorted.length / 2)] ?? NaN);
+  return 1e6 * (sorted[Math.floor(sorted.length * share)] ?? NaN);
+}
+
+/** Median time to an answer, in microseconds. */
+export async function medianLatencyUs(run: DnsRun): Promise<number> {
+  return await latencyUs(run, 0.5);
 }
