@@ -14,13 +14,26 @@ import { Cidr } from "../net/cidr.ts";
 import { Ip } from "../net/ip.ts";
 import { applyTables, areListed } from "./apply.ts";
 import { coveredBridges, FIREWALL_TABLE, firewallTable } from "./firewall.ts";
-import { assertBridgeName, bridgeName, isInterfaceName, isManagedName } from "./names.ts";
+import {
+  assertBridgeName,
+  bridgeName,
+  firstNames,
+  isInterfaceName,
+  isManagedName,
+} from "./names.ts";
 import { listedPins, PORT_TABLE, portTable } from "./port_table.ts";
 import { type Pin, pinPorts, type Pins, type PortView } from "./ports.ts";
 import type { NftTable } from "./table.ts";
 import { type Listening, NOTHING_LISTENS, type Segment } from "./segment.ts";
 
 const log = logger("bridge");
+
+/**
+ * Names that are covered whether or not there is such a bridge: after a boot Docker makes its bridges
+ * anew and starts containers on them before it answers anybody, us included. As many as there are
+ * networks in the default block.
+ */
+const RESERVED_NAMES = 256;
 
 /** Both tables of the firewall. */
 const TABLES = [FIREWALL_TABLE, PORT_TABLE];
@@ -406,11 +419,12 @@ export class Bridges {
   async #apply(netlink: RouteNetlink): Promise<void> {
     const known = [this.name, ...this.#segments.keys()];
     // Covering an ordinary interface would cut the host itself off.
-    for (const link of netlink.links()) {
-      if (known.includes(link.name) && link.kind !== "bridge") throw notABridge(link);
-    }
+    const others = netlink.links().filter(({ kind }) => kind !== "bridge");
+    for (const link of others) if (known.includes(link.name)) throw notABridge(link);
+    const reserved = firstNames(this.name, RESERVED_NAMES)
+      .filter((name) => !others.some((link) => link.name === name));
     const covered = (await this.#coveredLinks(netlink)).map((link) => link.name);
-    const extraBridges = [...new Set([this.name, ...covered])]
+    const extraBridges = [...new Set([...reserved, ...covered])]
       .filter((name) => !this.#segments.has(name));
     const firewall = firewallTable({
       listening: this.#listening,
@@ -419,7 +433,7 @@ export class Bridges {
       dnsPort: this.#options.dnsPort,
       proxyPort: this.#options.proxyPort,
     });
-    this.#covered = [...this.#segments.keys(), ...extraBridges];
+    this.#covered = [...new Set([...known, ...covered])];
     this.#pins ??= await this.#adoptPins(netlink);
     const ports = this.#isolatePorts(netlink);
     this.#applied = null; // until the kernel has shown it

@@ -41,6 +41,13 @@ export function bridgeName(defaultBridge: string, n: number): string {
   return name;
 }
 
+/** The first `count` names that {@linkcode bridgeName} gives out; fewer where they get too long. */
+export function firstNames(defaultBridge: string, count: number): string[] {
+  const { base, number } = splitName(defaultBridge);
+  const further = Array.from({ length: count - 1 }, (_, i) => `${base}${(number ?? 0) + 1 + i}`);
+  return [defaultBridge, ...further.filter(isInterfaceName)];
+}
+
 /** Whether `name` is one that {@linkcode bridgeName} gives out. */
 export function isManagedName(defaultBridge: string, name: string): boolean {
   if (name === defaultBridge) return true;

@@ -3,6 +3,7 @@ import fc from "fast-check";
 import {
   assertBridgeName,
   bridgeName,
+  firstNames,
   isInterfaceName,
   isManagedName,
 } from "../../lib/bridge/names.ts";
@@ -28,6 +29,11 @@ Deno.test("bridgeName() refuses to go beyond IFNAMSIZ", () => {
     () => bridgeName("outcall-agents0", 10),
     (error: unknown) => error instanceof OutcallError && error.code === "bridge.names_exhausted",
   );
+});
+
+Deno.test("firstNames() are those that bridgeName() gives out first", () => {
+  equal(firstNames("br7", 3).join(), "br7,br8,br9");
+  equal(firstNames("outcall-agents8", 4).join(), "outcall-agents8,outcall-agents9");
 });
 
 Deno.test("isManagedName() knows the names that bridgeName() gives out, and no others", () => {

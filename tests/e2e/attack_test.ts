@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { DecisionWatch } from "../lab/decisions.ts";
 import { EXAMPLE_ADDRESS, ZONE } from "../lab/internet/world.ts";
 import { HOST_ADDRESS, Lab } from "../lab/lab.ts";
-import { expectBlocked } from "../lab/probe.ts";
+import { expectBlocked, positiveControl } from "../lab/probe.ts";
 import { labTest } from "../lab/requirements.ts";
 
 const TOOLS = ["nft", "ip", "unshare", "nsenter", "curl", "nc"];
@@ -72,4 +72,46 @@ labTest("what a rule blocks is blocked under every name and spelling, and record
       ["000", "block dial rule block-github"],
     );
   });
+});
+
+/** A container of before the boot, which Docker starts before it answers anybody. */
+const SEND = "while :; do nc -z -w 1 1.1.1.1 443; echo round; sleep 0.02; done";
+
+labTest("a boot opens nothing: not before Docker tells of its networks either (D2)", {
+  tools: [...TOOLS, "iptables", "dockerd", "docker"],
+}, async () => {
+  await using lab = await Lab.create({ docker: true });
+  const { engine, host, witness } = lab;
+  assert.ok(engine !== null);
+  const rounds = async (): Promise<number> =>
+    (await engine.docker(["logs", "sender"])).stdout.split("\n").length;
+  await engine.importClients("python:3.12", lab.internet.rootPem);
+  const before = await lab.startDaemon({ rules: { "agent.yaml": RULES } });
+  assert.equal((await lab.cli("network", "create", "--name", "agent-net")).code, 0);
+  await engine.must([
+    ...["run", "-d", "--restart", "always", "--stop-timeout", "1", "--name", "sender"],
+    ...["--network", "outcall-agent-net", "python:3.12", "bash", "-c", SEND],
+  ]);
+  await positiveControl(lab, ["nc", "-z", "-w", "1", "1.1.1.1", "443"], { to: "1.1.1.1" });
+
+  // What a boot leaves: neither table nor bridges, and Docker's memory of its networks.
+  await host.must([
+    "bash",
+    "-c",
+    "kill $(cat /run/docker.pid); tail --pid=$(cat /run/docker.pid) -f",
+  ]);
+  assert.equal(await before.stop(), 0);
+  await host.must(["nft", "delete", "table", "inet", "outcall"]);
+  for (const bridge of ["outcall0", "outcall1"]) await host.must(["ip", "link", "del", bridge]);
+
+  const mark = await witness.mark();
+  await lab.startDaemon();
+  await engine.restart();
+  const answered = await rounds();
+  for (let polls = 0; await rounds() < answered + 20; polls++) {
+    assert.ok(polls < 200, "the sender does not send");
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  const { packets } = await witness.since(mark, { to: "1.1.1.1", from: HOST_ADDRESS });
+  assert.deepEqual(packets, []);
 });

@@ -23,20 +23,25 @@ export class Engine implements AsyncDisposable {
   static async start(machine: Machine): Promise<Engine> {
     const controlGroup = `outcall-lab-${crypto.randomUUID().slice(0, 8)}`;
     const engine = new Engine(machine, controlGroup);
-    const dockerd = machine.spawn([
+    await engine.restart();
+    return engine;
+  }
+
+  /** Starts `dockerd` again after it was ended, with what it had, and waits until it answers. */
+  async restart(): Promise<void> {
+    const dockerd = this.machine.spawn([
       ...["dockerd", "--data-root=/run/docker-data", "--bip=172.30.0.1/24"],
-      ...["--exec-opt=native.cgroupdriver=cgroupfs", `--cgroup-parent=/${controlGroup}`],
+      ...["--exec-opt=native.cgroupdriver=cgroupfs", `--cgroup-parent=/${this.controlGroup}`],
     ]);
     let ended = false;
     void dockerd.ended.then(() => ended = true);
     const deadline = Date.now() + START_TIMEOUT_MS;
-    while ((await engine.docker(["version"])).code !== 0) {
+    while ((await this.docker(["version"])).code !== 0) {
       if (ended || Date.now() > deadline) {
         throw new Error(`dockerd does not answer:\n${dockerd.stderr.slice(-20).join("\n")}`);
       }
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
-    return engine;
   }
 
   /** Runs the `docker` command. */
