@@ -7,6 +7,7 @@ import {
   CAN_BE_TRUE,
   FAILED,
   FALSE,
+  type Outcome,
   TRUE,
   UNKNOWN_NEVER,
   UNKNOWN_PENDING,
@@ -94,8 +95,17 @@ const KLEENE: readonly (readonly [string, number])[] = [
   ["1 / 0 == 1 && http.path == '/'", UNKNOWN_NEVER | CAN_BE_FALSE],
   ["http.path.size() / 0 == 1", UNKNOWN_PENDING],
 ];
+const WORDS: ReadonlyMap<Outcome, string> = new Map([
+  [TRUE, "true"],
+  [FALSE, "false"],
+  [FAILED, "a failure"],
+  [UNKNOWN_PENDING, "unknown yet"],
+  [UNKNOWN_NEVER, "unknown for ever"],
+  [UNKNOWN_NEVER | CAN_BE_TRUE, "unknown, and may only come true"],
+  [UNKNOWN_NEVER | CAN_BE_FALSE, "unknown, and may only come false"],
+]);
 for (const [text, outcome] of KLEENE) {
-  Deno.test(`at the DNS layer, ${text} is ${outcome} (three-valued logic)`, () => {
+  Deno.test(`at the DNS layer, ${text} is ${WORDS.get(outcome)} (three-valued logic)`, () => {
     assert.equal(conditionOf(text)?.({ network: { hostname: "x.org" } }, "dns"), outcome);
   });
 }
