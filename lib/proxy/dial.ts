@@ -36,14 +36,14 @@ export async function dial(
 ): Promise<Dialled> {
   const addresses = host instanceof Ip ? [host] : await resolve(context, exchange, host);
   const admitted = admittedOf(addresses.slice(0, MAX_ADDRESSES), admitIp);
-  let failure = failed(502, "the name has no address");
+  let failure: Refusal | null = null;
   for (const ip of admitted) {
     const stream = await connect(ip, port, context.limits.connectMs / admitted.length);
     // Policy may have changed while the connection was being made.
     if (!(stream instanceof Refusal)) return use(exchange, { stream, ip }, admitIp);
     failure = stream;
   }
-  throw failure;
+  throw failure ?? failed(502, "the name has no address");
 }
 
 /** Goes on with a connection that there is: its address is judged, and the judgement held. */

@@ -23,7 +23,7 @@ import { allowed, attemptOf, blocked } from "./record.ts";
 import { asRefusal, isConnectionError, Refusal } from "./refusal.ts";
 import { Relay } from "./relay/relay.ts";
 import { SpareUpstream } from "./spare.ts";
-import { BufferedConn, closeAfterAnswer, closeQuietly } from "./stream.ts";
+import { BufferedConn, closeAfterAnswer } from "./stream.ts";
 
 const log = logger("proxy");
 
@@ -215,9 +215,9 @@ export class ProxyServer implements GatewayService, ProxyService {
 
   /** Serves one client connection; never rejects. */
   async #connection(gateway: string, conn: Deno.TcpConn): Promise<void> {
+    const stream = new BufferedConn(conn);
     try {
       const source = conn.remoteAddr.hostname;
-      const stream = new BufferedConn(conn);
       const spare = new SpareUpstream();
       const client: Client = { stream, gateway, source, spare, agent: null, exchange: null };
       const full = this.#count.enter(source);
@@ -235,7 +235,7 @@ export class ProxyServer implements GatewayService, ProxyService {
       const level = isConnectionError(thrown) ? "debug" : "error";
       log[level]("connection ended: {error}", { error: messageOf(thrown) });
     } finally {
-      closeQuietly(conn);
+      stream.close();
     }
   }
 

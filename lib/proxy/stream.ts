@@ -7,6 +7,8 @@
 const FIRST_BUFFER_BYTES = 4 * 1024;
 const LARGEST_BUFFER_BYTES = 256 * 1024;
 
+const NO_BUFFER = new Uint8Array(0);
+
 /** Thrown where a peer ends its stream in the middle of something. */
 export class UnexpectedEnd extends Error {
   override readonly name = "UnexpectedEnd";
@@ -18,14 +20,19 @@ export class BufferedConn {
   #start = 0;
   #end = 0;
   #reading: Promise<boolean> | null = null;
-  #handedOver = false;
+  /** Closed, or somebody else's to close: closing twice is harmless but not cheap. */
+  #closed = false;
 
   /** Called after every read and write that moved bytes. */
   onProgress: () => void = () => {};
 
   constructor(readonly conn: Deno.TcpConn) {
     // Heads, hellos and their answers are small and waited for: Nagle's delay only costs.
-    conn.setNoDelay(true);
+    try {
+      conn.setNoDelay(true);
+    } catch {
+      // The peer has reset it already, as the next read will tell.
+    }
   }
 
   /** What has been read and not taken; valid until the next `fill`. */
@@ -57,13 +64,16 @@ export class BufferedConn {
 
   /** Closes at once, in both directions; harmless when it is closed already or handed over. */
   close(): void {
-    if (!this.#handedOver) closeQuietly(this.conn);
+    if (this.#closed) return;
+    this.#closed = true;
+    closeQuietly(this.conn);
   }
 
   /** Gives the connection to whoever closes it from now on; nothing may be buffered any more. */
   handOver(): Deno.TcpConn {
     if (this.buffered.length > 0) throw new TypeError("bytes would be lost");
-    this.#handedOver = true;
+    this.#closed = true;
+    this.#buffer = NO_BUFFER; // a tunnel may live for hours
     return this.conn;
   }
 
