@@ -152,6 +152,8 @@ export interface ExplainStep {
   readonly reason: VerdictReason;
   /** What the layer knows, as conditions name it. */
   readonly facts: object;
+  /** Why the deciding rule cannot be evaluated; null when it can. */
+  readonly error: string | null;
   /** The rule that decided. */
   readonly rule: ExplainedRule | null;
   /** Without a rule that decided: the allow rule that came nearest, and the clause in its way. */
@@ -175,6 +177,7 @@ export const explainResult = z.object({
     decision,
     reason,
     facts: z.looseObject({}),
+    error: z.string().nullable(),
     rule: explainedRule.nullable(),
     nearest: z.object({ rule: explainedRule, failed: clause.nullable() }).nullable(),
   })),

@@ -105,6 +105,7 @@ function stepReply({ layer, facts, verdict, rule, nearest }: ExplainedStep): Exp
     decision: verdict.allowed ? "allow" : "block",
     reason: verdict.reason,
     facts,
+    error: verdict.failures?.find(({ id }) => id === verdict.rule?.id)?.message ?? null,
     rule,
     nearest,
   };

@@ -45,12 +45,10 @@ function findings({ errors, warnings }: ValidationReport): ValidationReport["err
 
 /** The report as JSON; with errors it is a failure envelope too. */
 function fields(report: ValidationReport): object {
-  const { errors } = report;
-  if (errors.length === 0) return report;
-  const error = new OutcallError(422, "rules.invalid", "the rules are invalid", {
-    details: errors,
-  });
-  return { ...failure(error), ...report };
+  const [first] = report.errors;
+  if (first === undefined) return report;
+  const text = `${first.file}:${first.line}: ${first.message}`;
+  return { ...failure(new OutcallError(422, "rules.invalid", text)), ...report };
 }
 
 function textLines(report: ValidationReport): string[] {

@@ -76,13 +76,13 @@ function place({ id, file, line }: ExplainedRule): string {
   return `${id} (${file}:${line})`;
 }
 
-function stepLines({ layer, decision, reason, rule, nearest }: ExplainStep): string[] {
+function stepLines({ layer, decision, reason, error, rule, nearest }: ExplainStep): string[] {
   const verdict = `${layer.padEnd(10)}${decision.toUpperCase()}  `;
   const shown = rule ?? nearest?.rule ?? null;
   const clauses = shown === null ? [] : clauseLines(shown.clauses);
   if (rule !== null && reason === "rule") return [`${verdict}rule ${place(rule)}`, ...clauses];
   if (rule !== null && reason === "rule_error") {
-    return [`${verdict}rule ${place(rule)} cannot be evaluated, which blocks`, ...clauses];
+    return [`${verdict}rule ${place(rule)} fails, which blocks: ${error}`, ...clauses];
   }
   if (rule !== null) {
     return [`${verdict}rule ${place(rule)} allows the host, but not this port`, ...clauses];

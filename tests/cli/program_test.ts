@@ -58,6 +58,10 @@ Deno.test("--json prints the API's reply on one line, for every command (D18)", 
         "container stop --name x",
         "container remove --name x",
         "rules reload",
+        "rules show allow-openai",
+        "rules counters",
+        "rules explain --dns example.com",
+        "rules test --expr true",
       ]
     ) {
       equal(Reflect.get(Object(await json(...line.split(" "))), "ok"), true, line);

@@ -21,6 +21,12 @@ rules:
   - id: no-force
     condition: 'run.tool == "git" && "--force" in run.args'
     action: block
+  - id: strange
+    condition: 'http.host == "strange.org" && network.port == 80 && http.headers["x"] == "y"'
+    action: block
+  - id: strange-host
+    condition: 'http.host == "strange.org" && network.port == 80'
+    action: allow
 tests:
   - { url: https://api.org/, expect: allow }
 `;
@@ -70,6 +76,8 @@ Deno.test("rules counters shows what each rule did, and which never matched", ()
 api                      allow  2        0       0       ${time}
 read-docs                allow  0        0       0       never since load
 no-force                 block  0        0       0       never since load
+strange                  block  0        0       0       never since load
+strange-host             allow  0        0       0       never since load
 `),
     );
   }));
@@ -114,6 +122,11 @@ agent     BLOCK  rule no-force (DIR/rules.d/a.yaml:15)
             true   run.tool == "git"      run.tool is "git"
             true   "--force" in run.args  run.args is ["push","--force"]
 `),
+    );
+    const failing = await explain("--url", "http://strange.org/");
+    match(
+      failing.out,
+      /http {6}BLOCK {2}rule strange .* fails, which blocks: the map has no key 'x'\n/,
     );
     const plain = await explain(
       "--url",
@@ -198,7 +211,7 @@ rules:
 `;
     deepEqual(
       await diff("other", other),
-      ok(`Rules removed: read-docs
+      ok(`Rules removed: read-docs, strange, strange-host
 Rules changed: api
 4 recorded decisions and 1 policy test judged by both sets: 3 would change
 
@@ -271,7 +284,7 @@ rules:
 Deno.test("rules check needs no daemon: 0 clean, 1 warnings with --strict, 2 errors", async () => {
   deepEqual(
     await check({ "a.yaml": RULES }),
-    ok("1 file, 3 rules, 1 test: 0 errors, 0 warnings\n"),
+    ok("1 file, 5 rules, 1 test: 0 errors, 0 warnings\n"),
   );
   const warned = `DIR/a.yaml:3:1: warning: rule 'open' allows every host
     hint: Add a clause on the host, such as http.host == "api.example.com".
@@ -309,7 +322,7 @@ Deno.test("rules check runs the tests beside the rules, also from a file of thei
 Deno.test("rules check as JSON is an envelope; as SARIF it names rule, file and line", async () => {
   const clean = await check({ "a.yaml": RULES }, "--json");
   const { tests, ...counts } = JSON.parse(clean.out);
-  deepEqual(counts, { ok: true, files: 1, rules: 3, errors: [], warnings: [] });
+  deepEqual(counts, { ok: true, files: 1, rules: 5, errors: [], warnings: [] });
   equal(tests.length, 1);
   equal((await check({ "a.yaml": RULES }, "--format", "json")).out, clean.out);
   const broken = await check({ "a.yaml": "rules: []\n" }, "--json");
