@@ -25,11 +25,11 @@ class HostFiles implements Disposable {
   readonly mountedSocket = `${this.mountedFolder}/agent.sock`;
   readonly shim = `${this.folder}/outcall-agent`;
   readonly state = `${this.folder}/state`;
-  readonly work = `${this.folder}/work`;
+  readonly work = `${this.folder}/project`;
   readonly #listeners: Deno.Listener[] = [];
 
   constructor() {
-    for (const name of ["run", "state", "work"]) Deno.mkdirSync(`${this.folder}/${name}`);
+    for (const name of ["run", "state", "project"]) Deno.mkdirSync(`${this.folder}/${name}`);
     Deno.mkdirSync(this.mountedFolder);
     for (const path of [this.hostSocket, this.agentSocket, this.mountedSocket]) {
       this.#listeners.push(Deno.listen({ transport: "unix", path }));
@@ -230,7 +230,7 @@ labTest("containers on a real Docker Engine", { tools: TOOLS }, async (t) => {
       const before = await names();
       // A Docker that is not there: refusal must not have asked it (S008-SC-002, S008-EC-001).
       for (const [source, exposed] of table) {
-        const clean = source.replace("/work/../run/./", "/run/");
+        const clean = source.replace("/project/../run/./", "/run/");
         await assert.rejects(
           containers.create({ ...sleeper, volumes: [`${source}:/x`] }),
           isError(
