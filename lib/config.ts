@@ -3,7 +3,7 @@
  * A value is checked here, once, and is of its final type afterwards.
  */
 import { Command, CommanderError, InvalidArgumentError, Option } from "@commander-js/extra-typings";
-import { assertBridgeName } from "./bridge/names.ts";
+import { assertBridgeName, DEFAULT_BRIDGE } from "./bridge/names.ts";
 import { parseUpstreams, type Upstream } from "./dns/upstreams.ts";
 import { messageOf } from "./errors.ts";
 import type { LogFormat } from "./log.ts";
@@ -164,7 +164,7 @@ const COMMAND = new Command("outcalld")
     "--bridge <name>",
     "Linux bridge of the default network; created if missing",
     bridgeName,
-    "outcall0",
+    DEFAULT_BRIDGE,
   )
   .option(
     "--rules-dir <path>",

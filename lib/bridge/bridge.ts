@@ -17,6 +17,7 @@ import { coveredBridges, FIREWALL_TABLE, firewallTable } from "./firewall.ts";
 import {
   assertBridgeName,
   bridgeName,
+  DEFAULT_BRIDGE,
   firstNames,
   isInterfaceName,
   isManagedName,
@@ -31,7 +32,8 @@ const log = logger("bridge");
 /**
  * Names that are covered whether or not there is such a bridge: after a boot Docker makes its bridges
  * anew and starts containers on them before it answers anybody, us included. As many as there are
- * networks in the default block.
+ * networks in the default block; those by the default name too, which are left from runs without
+ * `--bridge`.
  */
 const RESERVED_NAMES = 256;
 
@@ -421,7 +423,8 @@ export class Bridges {
     // Covering an ordinary interface would cut the host itself off.
     const others = netlink.links().filter(({ kind }) => kind !== "bridge");
     for (const link of others) if (known.includes(link.name)) throw notABridge(link);
-    const reserved = firstNames(this.name, RESERVED_NAMES)
+    const reserved = [this.name, DEFAULT_BRIDGE]
+      .flatMap((name) => firstNames(name, RESERVED_NAMES))
       .filter((name) => !others.some((link) => link.name === name));
     const covered = (await this.#coveredLinks(netlink)).map((link) => link.name);
     const extraBridges = [...new Set([...reserved, ...covered])]

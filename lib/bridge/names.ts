@@ -4,6 +4,9 @@
  */
 import { OutcallError } from "../errors.ts";
 
+/** The default network's bridge where `--bridge` names no other. */
+export const DEFAULT_BRIDGE = "outcall0";
+
 /** IFNAMSIZ is 16, with the terminating zero byte (include/uapi/linux/if.h). */
 const MAX_NAME_BYTES = 15;
 // The kernel allows more characters; these need no quoting in nft, sysctl paths and shells.

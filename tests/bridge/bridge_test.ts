@@ -321,6 +321,11 @@ labTest(
     const text = await table(host);
     for (const name of ["outcall1", "outcall255"]) ok(text.includes(`"${name}"`), name);
     ok(!text.includes('"outcall2"'), "an interface that is no bridge is somebody else's");
+
+    const renamed = new RemoteBridges(host, { name: "agents0" });
+    await renamed.up();
+    const later = await table(host);
+    for (const name of ["agents1", "outcall1"]) ok(later.includes(`"${name}"`), name);
   },
 );
 
