@@ -1,14 +1,19 @@
 /**
  * The client of every proxy that is measured. Takes a {@linkcode ClientJob} as JSON in its argument;
- * prints a figure per second. Ends with an error when anything but the expected arrives.
+ * prints one figure. Ends with an error when anything but the expected arrives.
  */
 import { z } from "zod";
 import { wantedMessage } from "./wanted.ts";
 
 const clientTask = z.discriminatedUnion("kind", [
-  /** One tunnel as fast as it goes: megabytes (10^6 bytes) a second. */
-  z.strictObject({ kind: z.literal("bulk"), seconds: z.number() }),
-  /** A tunnel for each small answer: exchanges a second. */
+  /** Tunnels as fast as they go: megabytes (10^6 bytes) a second through all of them. */
+  z.strictObject({
+    kind: z.literal("bulk"),
+    seconds: z.number(),
+    /** At the same time. */
+    tunnels: z.number(),
+  }),
+  /** A tunnel for each small answer. */
   z.strictObject({
     kind: z.literal("exchange"),
     seconds: z.number(),
@@ -16,6 +21,8 @@ const clientTask = z.discriminatedUnion("kind", [
     clients: z.number(),
     /** Of each answer. */
     bytes: z.number(),
+    /** Exchanges a second, or how long one in two, or 99 in 100, take at most: milliseconds. */
+    figure: z.enum(["rate", "p50", "p99"]),
   }),
 ]);
 
@@ -81,43 +88,55 @@ async function receive(
   return received;
 }
 
-async function bulk(job: ClientJob, seconds: number): Promise<number> {
+async function bulk(
+  job: ClientJob,
+  { seconds, tunnels }: ClientTask & { kind: "bulk" },
+): Promise<number> {
   const message = await wantedMessage(job.server, Number.MAX_SAFE_INTEGER);
-  const buffer = new Uint8Array(BUFFER_BYTES);
-  const connection = await openTunnel(job, message, buffer);
+  const open = await Promise.all(Array.from({ length: tunnels }, async () => {
+    const buffer = new Uint8Array(BUFFER_BYTES);
+    return { buffer, connection: await openTunnel(job, message, buffer) };
+  }));
   const startMs = performance.now();
   const deadlineMs = startMs + seconds * 1000;
-  const received = await receive(connection, buffer, deadlineMs);
+  const received = await Promise.all(
+    open.map(({ connection, buffer }) => receive(connection, buffer, deadlineMs)),
+  );
   const endMs = performance.now();
-  connection.close();
-  if (endMs < deadlineMs) throw new Error(`the tunnel ended after ${received} bytes`);
-  return received / 1e3 / (endMs - startMs);
+  for (const { connection } of open) connection.close();
+  const total = received.reduce((sum, bytes) => sum + bytes, 0);
+  if (endMs < deadlineMs) throw new Error(`the tunnels ended after ${total} bytes`);
+  return total / (endMs - startMs) / 1000;
 }
 
 async function exchanges(
   job: ClientJob,
-  { seconds, clients, bytes }: ClientTask & { kind: "exchange" },
+  { seconds, clients, bytes, figure }: ClientTask & { kind: "exchange" },
 ): Promise<number> {
   const message = await wantedMessage(job.server, bytes);
   const startMs = performance.now();
   const deadlineMs = startMs + seconds * 1000;
-  let done = 0;
+  const tookMs: number[] = [];
   await Promise.all(Array.from({ length: clients }, async () => {
     const buffer = new Uint8Array(HEAD_BYTES);
-    while (performance.now() < deadlineMs) {
+    for (let beginMs = startMs; beginMs < deadlineMs;) {
       const connection = await openTunnel(job, message, buffer);
       const received = await receive(connection, buffer);
       connection.close();
       if (received !== bytes) throw new Error(`${received} of ${bytes} bytes arrived`);
-      done++;
+      const nowMs = performance.now();
+      tookMs.push(nowMs - beginMs);
+      beginMs = nowMs;
     }
   }));
-  return done * 1000 / (performance.now() - startMs);
+  if (figure === "rate") return tookMs.length * 1000 / (performance.now() - startMs);
+  const share = figure === "p50" ? 0.5 : 0.99;
+  return tookMs.toSorted((a, b) => a - b)[Math.ceil(tookMs.length * share) - 1] ?? NaN;
 }
 
 if (import.meta.main) {
   const job = clientJob.parse(JSON.parse(Deno.args[0] ?? ""));
   const { task } = job;
-  console.log(await (task.kind === "bulk" ? bulk(job, task.seconds) : exchanges(job, task)));
+  console.log(await (task.kind === "bulk" ? bulk(job, task) : exchanges(job, task)));
   Deno.exit(0); // the TLS client that made the ClientHello still waits for an answer
 }

@@ -14,7 +14,7 @@ const RULES = NAME_COUNT;
 const RUN_SECS = 2;
 /** Gigabytes pass in this time. */
 const BULK_SECS = 1;
-const MANY_CLIENTS = 16;
+const MANY_CLIENTS = 32;
 /** Of the small answers: about that of an API. */
 const ANSWER_BYTES = 1024;
 /** The server asked for, named by a rule in the middle of the set. */
@@ -37,22 +37,33 @@ async function runClient({ from, proxy }: Server, task: ClientTask): Promise<num
   return Number(await from.must([...command, JSON.stringify(job)]));
 }
 
-function exchanges(clients: number): Case {
-  const caseName = `CONNECT and small answer, clients: ${clients}`;
-  const task = { kind: "exchange", seconds: RUN_SECS, clients, bytes: ANSWER_BYTES } as const;
+function bulk(tunnels: number): Case {
   return {
-    what: { case: caseName, unit: "exchanges/s", better: "higher" },
-    measure: (server) => runClient(server, task),
+    what: { case: `bulk, tunnels: ${tunnels}`, unit: "MB/s", better: "higher" },
+    measure: (server) => runClient(server, { kind: "bulk", seconds: BULK_SECS, tunnels }),
   };
 }
 
+function exchanges(clients: number): Case[] {
+  const name = `CONNECT and small answer, clients: ${clients}`;
+  const common = { kind: "exchange", seconds: RUN_SECS, clients, bytes: ANSWER_BYTES } as const;
+  return [
+    {
+      what: { case: name, unit: "exchanges/s", better: "higher" },
+      measure: (server) => runClient(server, { ...common, figure: "rate" }),
+    },
+    ...(["p50", "p99"] as const).map((figure): Case => ({
+      what: { case: `${name}, ${figure}`, unit: "ms", better: "lower" },
+      measure: (server) => runClient(server, { ...common, figure }),
+    })),
+  ];
+}
+
 const CASES: readonly Case[] = [
-  {
-    what: { case: "bulk through one tunnel", unit: "MB/s", better: "higher" },
-    measure: (server) => runClient(server, { kind: "bulk", seconds: BULK_SECS }),
-  },
-  exchanges(1),
-  exchanges(MANY_CLIENTS),
+  bulk(1),
+  bulk(MANY_CLIENTS),
+  ...exchanges(1),
+  ...exchanges(MANY_CLIENTS),
   {
     what: { case: `plain HTTP, clients: ${MANY_CLIENTS}`, unit: "requests/s", better: "higher" },
     measure: (server) =>
