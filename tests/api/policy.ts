@@ -1,6 +1,7 @@
 /** A host API over the real policy, with rule files of its own. */
 import { type Decision, DecisionLog } from "../../lib/decision.ts";
 import { hostApp } from "../../lib/api/host.ts";
+import type { HostServices } from "../../lib/api/services.ts";
 import { serveUnix } from "../../lib/api/unix_server.ts";
 import { ActivePolicy } from "../../lib/policy.ts";
 import type { Facts, Layer } from "../../lib/rules/types.ts";
@@ -31,10 +32,11 @@ export function writeRules(dir: string, files: Readonly<Record<string, string>>)
   Deno.chmodSync(dir, 0o755);
 }
 
-/** Runs `test` against an API over these rule files. */
+/** Runs `test` against an API over these rule files; `others` stand in for the rest of the daemon. */
 export async function withPolicy(
   files: Readonly<Record<string, string>>,
   test: (served: ServedPolicy) => Promise<void>,
+  others: Partial<HostServices> = {},
 ): Promise<void> {
   await withDirectory(async (directory) => {
     const path = `${directory}/host.sock`;
@@ -68,7 +70,7 @@ export async function withPolicy(
       mode: 0o600,
       target: "host_api",
       admit: () => {},
-      fetch: hostApp({ ...services(healthy(), { calls: [] }), policy, decisions }).fetch,
+      fetch: hostApp({ ...services(healthy(), { calls: [] }), ...others, policy, decisions }).fetch,
     });
     try {
       await test({ path, directory, rulesDir, attempt });

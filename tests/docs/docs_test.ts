@@ -4,8 +4,10 @@
  */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
+import type { RuleRequestService } from "../../lib/api/requests.ts";
 import { formatDiagnostic } from "../../lib/rules/diagnostic.ts";
 import { validate } from "../../lib/rules/validate.ts";
+import type { StoredRequest } from "../../lib/store/requests.ts";
 import { type ServedPolicy, withPolicy, writeRules } from "../api/policy.ts";
 import { outcall } from "../cli/outcall.ts";
 import { connectFacts, dnsFacts } from "../rules/support.ts";
@@ -63,6 +65,40 @@ function commands({ text }: Block): string[] {
 
 const [IN_FORCE = "", CANDIDATE = ""] = blocks(CLI_PAGE, "yaml").map(({ text }) => text);
 
+/** What an agent asked for. */
+const REQUEST: StoredRequest = {
+  id: "rr-aabbcc112233",
+  agent_key: "worker",
+  agent: "worker",
+  container_id: "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90",
+  address: "10.200.0.2",
+  network: "outcall-agent-net",
+  rule_file: `version: "1"
+rules:
+  - id: worker-docs
+    condition: 'http.host == "docs.example.com"'
+    action: allow
+`,
+  approved_file: null,
+  reason: "the task needs the API's documentation",
+  for_secs: 3600,
+  hits: 2,
+  status: "pending",
+  created_ms: 0,
+  asked_ms: 0,
+  decided_ms: null,
+  decided_by: null,
+  answer: null,
+  expires_ms: null,
+};
+
+const REQUESTS: RuleRequestService = {
+  list: () => [REQUEST],
+  get: () => REQUEST,
+  approve: () => Promise.resolve({ rulesLoaded: 4 }),
+  reject: () => Promise.resolve(),
+};
+
 /** Runs `test` with the daemon that the page is about: its rules, and some traffic. */
 function withDaemon(test: (served: ServedPolicy) => Promise<void>): Promise<void> {
   return withPolicy({ "agent.yaml": IN_FORCE }, async (served) => {
@@ -75,7 +111,7 @@ function withDaemon(test: (served: ServedPolicy) => Promise<void>): Promise<void
     }
     served.attempt("dns", dnsFacts("example.org", "worker"));
     await test(served);
-  });
+  }, { requests: REQUESTS });
 }
 
 /** Runs one command of a page; paths are shown as the page shows them, times as one. */
