@@ -8,7 +8,7 @@
 import { join } from "node:path";
 
 /** The socket's name in its folder, on the host and in a container. */
-export const AGENT_SOCKET_NAME = "agent.sock";
+const AGENT_SOCKET_NAME = "agent.sock";
 
 /**
  * The folder to mount into containers for the agent socket at `socketPath` (absolute): next to it,

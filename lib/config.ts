@@ -11,13 +11,8 @@ import { Cidr } from "./net/cidr.ts";
 import { Ip } from "./net/ip.ts";
 import { DEFAULT_RULES_DIR, DEFAULT_SOCKET, wholeNumber } from "./options.ts";
 import { DEFAULT_LIMITS, type ProxyLimits } from "./proxy/context.ts";
+import type { Rate } from "./rate.ts";
 import { VERSION } from "./version.ts";
-
-/** How many events are allowed in a sliding window. */
-export interface Rate {
-  readonly count: number;
-  readonly windowSecs: number;
-}
 
 /** Where a service listens: on every managed gateway (the wildcard, decision D6), or on one address. */
 export interface ListenAddress {

@@ -1,6 +1,6 @@
 /** One session for each agent: its token, and what it has used of its rates. */
 import type { Agent } from "../agents.ts";
-import type { Rate } from "../config.ts";
+import type { Rate } from "../rate.ts";
 import { OutcallError } from "../errors.ts";
 import { SlidingWindow } from "./window.ts";
 

@@ -1,5 +1,5 @@
 /** Counts events in a sliding window: at most so many in any stretch of so many seconds. */
-import type { Rate } from "../config.ts";
+import type { Rate } from "../rate.ts";
 
 /** One agent's events of one kind (S004-FR-014). */
 export class SlidingWindow {

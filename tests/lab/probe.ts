@@ -70,12 +70,3 @@ export async function expectBlocked(lab: Lab, what: Attempt): Promise<Outcome> {
   }
   return outcome;
 }
-
-/** @throws when nothing arrived. */
-export async function expectAllowed(lab: Lab, what: Attempt): Promise<Outcome> {
-  const outcome = await attempt(lab, what);
-  if (nothing(outcome.seen)) {
-    throw new Error(`${what.argv.join(" ")} did not get through: ${Deno.inspect(outcome)}`);
-  }
-  return outcome;
-}
