@@ -72,7 +72,7 @@ class Daemon {
   #containerRules = new ContainerRules(emptyPolicy(0));
 
   /** @throws OutcallError for what is wrong with the flags taken together with this machine. */
-  constructor(config: DaemonConfig) {
+  constructor(config: DaemonConfig, bridges: Bridges) {
     const block = Cidr.parse(config.subnetBlock);
     if (block === null) throw new RangeError(`"${config.subnetBlock}" is not a block`);
     if (config.ca !== null) checkCaFiles(config.ca);
@@ -91,12 +91,7 @@ class Daemon {
     });
     this.#decisions.addSink(this.#policy.count);
     const proxyPort = config.proxy?.port ?? null;
-    this.#bridges = new Bridges({
-      name: config.bridge,
-      subnetBlock: config.subnetBlock,
-      dnsPort: config.dns.port,
-      proxyPort,
-    });
+    this.#bridges = bridges;
     this.#docker = new Docker({
       socketPath: engineSocket(Deno.env.get("DOCKER_HOST")),
       subnetBlock: block,
@@ -362,6 +357,27 @@ class Daemon {
 }
 
 /**
+ * The daemon's steps. What comes first is that nothing is open: whatever is wrong with flags, state or
+ * machine is found out behind the firewall.
+ */
+function* stepsOf(config: DaemonConfig): Generator<Step, void> {
+  const bridges = new Bridges({
+    name: config.bridge,
+    subnetBlock: config.subnetBlock,
+    dnsPort: config.dns.port,
+    proxyPort: config.proxy?.port ?? null,
+  });
+  yield {
+    target: "bridge",
+    start: async () => {
+      await bridges.up();
+      return "agents are cut off until everything is in place";
+    },
+  };
+  yield* new Daemon(config, bridges).steps();
+}
+
+/**
  * Runs the daemon until a signal ends it.
  * @returns the exit code: 0 after a signal, 1 when start-up failed.
  */
@@ -369,5 +385,5 @@ export async function runDaemon(config: DaemonConfig): Promise<number> {
   for (const directive of await configureLogs(config.logFormat)) {
     logger("host_api").warn("OUTCALL_LOG: {directive} is not understood", { directive });
   }
-  return await runUntilSignal(() => new Daemon(config).steps());
+  return await runUntilSignal(() => stepsOf(config));
 }

@@ -40,10 +40,11 @@ function logFailure(target: Target, thrown: unknown): void {
 
 /**
  * Starts the steps in order, waits for SIGINT or SIGTERM, and stops them.
- * @param makeSteps Called once; may throw what is wrong with the configuration.
+ * @param makeSteps Called once; each step is asked for when those before it have started, and asking
+ * may throw what is wrong with the configuration.
  * @returns the exit code: 0 after a signal, 1 when start-up failed.
  */
-export async function runUntilSignal(makeSteps: () => readonly Step[]): Promise<number> {
+export async function runUntilSignal(makeSteps: () => Iterable<Step>): Promise<number> {
   const signal = Promise.withResolvers<Deno.Signal>();
   let isSignalled = false;
   for (const name of ["SIGINT", "SIGTERM"] as const) {

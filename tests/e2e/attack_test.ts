@@ -1,12 +1,12 @@
 /** Ways around a policy that is wide open but for what it blocks, by packets. */
 import assert from "node:assert/strict";
 import { DecisionWatch } from "../lab/decisions.ts";
-import { EXAMPLE_ADDRESS, ZONE } from "../lab/internet/world.ts";
+import { EXAMPLE_ADDRESS, UPSTREAM_RESOLVER, ZONE } from "../lab/internet/world.ts";
 import { HOST_ADDRESS, Lab } from "../lab/lab.ts";
 import { expectBlocked, positiveControl } from "../lab/probe.ts";
 import { labTest } from "../lab/requirements.ts";
 
-const TOOLS = ["nft", "ip", "unshare", "nsenter", "curl", "nc"];
+const TOOLS = ["nft", "ip", "unshare", "nsenter", "curl", "nc", "ping"];
 
 const AGENT_ADDRESS = "10.200.255.10";
 const GITHUB_ADDRESS = ZONE["github.com"]?.[0]?.data ?? "";
@@ -115,3 +115,42 @@ labTest("a boot opens nothing: not before Docker tells of its networks either (D
   const { packets } = await witness.since(mark, { to: "1.1.1.1", from: HOST_ADDRESS });
   assert.deepEqual(packets, []);
 });
+
+labTest(
+  "a start that fails leaves agents cut off, whatever it fails by (D2)",
+  { tools: TOOLS },
+  async (t) => {
+    await using lab = await Lab.create({ docker: false });
+    const { host, witness } = lab;
+    // As Docker makes it at a boot, before the daemon has run.
+    await host.must(["ip", "link", "add", "outcall0", "type", "bridge"]);
+    await host.must(["ip", "address", "add", "10.200.255.1/24", "dev", "outcall0"]);
+    await host.must(["ip", "link", "set", "outcall0", "up"]);
+    const agent = await lab.agent();
+    const ping = ["ping", "-c", "1", "-W", "1", "1.1.1.1"];
+    const arrived = async (): Promise<number> => {
+      const mark = await witness.mark();
+      await agent.run(ping);
+      return (await witness.since(mark, { from: AGENT_ADDRESS })).packets.length;
+    };
+    const failures: readonly (readonly [string, readonly string[]])[] = [
+      ["no upstream resolver is known", ["bash", "-c", ": > /etc/resolv.conf; exec outcalld"]],
+      ["the state cannot be kept", ["outcalld", "--state-dir", "/dev/null"]],
+      ["a rule is wrong", [
+        "bash",
+        "-c",
+        "echo 'rules: 7' > /run/a.yaml; exec outcalld --rules-dir /run",
+      ]],
+    ];
+    for (const [name, argv] of failures) {
+      await t.step(name, async () => {
+        assert.equal(await arrived(), 1, "positive control: nothing filters yet");
+        const started = await host.run(argv);
+        assert.equal(started.code, 1, started.stderr);
+        assert.equal(await arrived(), 0);
+        await host.must(["nft", "flush", "ruleset"]);
+        await host.useResolver(UPSTREAM_RESOLVER);
+      });
+    }
+  },
+);
