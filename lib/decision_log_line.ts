@@ -30,6 +30,7 @@ export function logDecision(decision: Decision): void {
   const host = attempt.host ?? attempt.address ?? attempt.image ?? "";
   const what = [
     attempt.method,
+    attempt.tool,
     attempt.port === undefined ? host : `${host}:${attempt.port}`,
     attempt.path,
     attempt.recordType,

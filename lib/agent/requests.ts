@@ -96,6 +96,7 @@ export class RuleRequests {
 
   /** Answers whoever waits, and closes the database. */
   async close(): Promise<void> {
+    if (this.#closed) return;
     this.#closed = true;
     clearTimeout(this.#timer);
     for (const id of [...this.#waiting.keys()]) this.#wake(id);
