@@ -28,11 +28,13 @@ import { engineSocket } from "./docker/engine.ts";
 import { DEFAULT_NETWORK } from "./docker/managed.ts";
 import { planAddresses, routeClaims } from "./docker/subnets.ts";
 import { Enforcement } from "./enforcement.ts";
+import { OperatorGrants } from "./grants.ts";
 import { runUntilSignal, type Step } from "./lifecycle.ts";
 import { isHostAddress } from "./linux/host_addresses.ts";
 import { RouteNetlink } from "./linux/rtnetlink.ts";
 import { configureLogs, logger } from "./log.ts";
 import { Cidr } from "./net/cidr.ts";
+import { NamespaceAgents } from "./namespace/agents.ts";
 import { ActivePolicy } from "./policy.ts";
 import { ProxyServer } from "./proxy/server.ts";
 import { ContainerRules } from "./rules/container.ts";
@@ -68,6 +70,7 @@ class Daemon {
   readonly #proxy: ProxyServer | null;
   readonly #enforcement: Enforcement;
   readonly #docker: Docker;
+  readonly #namespaceAgents: NamespaceAgents;
   readonly #requests: RuleRequests;
   #containerRules = new ContainerRules(emptyPolicy(0));
 
@@ -92,7 +95,14 @@ class Daemon {
     this.#decisions.addSink(this.#policy.count);
     const proxyPort = config.proxy?.port ?? null;
     this.#bridges = bridges;
+    this.#namespaceAgents = new NamespaceAgents({
+      segments: () => this.#enforcement.segments(),
+      containerAddresses: (network) => this.#docker.addressesOn(network),
+      proxyPort,
+      enforce: () => this.#enforcement.up(),
+    });
     this.#docker = new Docker({
+      namespaceAgents: this.#namespaceAgents,
       socketPath: engineSocket(Deno.env.get("DOCKER_HOST")),
       subnetBlock: block,
       hooks: {
@@ -146,6 +156,7 @@ class Daemon {
     this.#docker.agents.onChange(() => this.#dns.forgetAgents());
     this.#policy.onSwap(() => void this.#proxy?.rejudge());
     agents.onChange(() => void this.#proxy?.reidentify());
+    this.#namespaceAgents.onChange(() => agents.localChanged());
   }
 
   /** Start-up in the operator guide's order. */
@@ -193,9 +204,12 @@ class Daemon {
   }
 
   #networkStep(): Step {
+    const end = new AbortController();
+    let following: Promise<void> | undefined;
     return {
       target: "network",
       start: async () => {
+        following = this.#namespaceAgents.follow(end.signal);
         await this.#docker.start();
         const isAttached = this.#enforcement.segments()
           .some(({ bridge }) => bridge === this.#config.bridge);
@@ -205,7 +219,11 @@ class Daemon {
           .map(({ network, gateway }) => `${network} at ${gateway}`);
         return gateways.join(", ");
       },
-      stop: () => this.#docker.stop(),
+      stop: async () => {
+        end.abort();
+        await following;
+        await this.#docker.stop();
+      },
     };
   }
 
@@ -313,10 +331,12 @@ class Daemon {
         down: () => this.#bridges.down(() => this.#attachedContainers()),
       },
       policy: this.#policy,
+      grants: new OperatorGrants(this.#bridges, this.#docker.agents),
       dns: this.#dns,
       proxy: this.#proxy ?? NO_PROXY,
       networks: this.#docker.networks,
       containers: this.#docker.containers,
+      namespaceAgents: this.#namespaceAgents,
       decisions: this.#decisions,
       requests: this.#requests,
       health: () => this.#health(),

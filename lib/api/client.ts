@@ -17,6 +17,8 @@ import type { DiffResult, DnsTestResult, ExplainResult, ExpressionReply } from "
 import { STOP_TIMEOUT_DEFAULT_SECS } from "./schemas.ts";
 import type {
   BridgeStatus,
+  AgentAttachment,
+  AgentAttachRequest,
   ContainerCreateRequest,
   ContainerCreateResult,
   ContainerDetail,
@@ -216,6 +218,16 @@ export class HostClient {
   /** Removes a network without containers; the default one without a name. */
   destroyNetwork(name?: string): Promise<{ readonly name: string; readonly destroyed: boolean }> {
     return this.#post(replies.networkDestroyed, "/api/v1/network/destroy", { name });
+  }
+
+  /** Has a cable laid from this process's network namespace to a managed network. */
+  attachAgent(wanted: AgentAttachRequest): Promise<AgentAttachment> {
+    return this.#post(replies.agentAttachment, "/api/v1/agent/attach", wanted);
+  }
+
+  /** Has that cable plugged in. */
+  async joinAgent(port: string): Promise<void> {
+    await this.#post(replies.agentJoined, "/api/v1/agent/join", { port });
   }
 
   /** Creates and starts an agent container. */

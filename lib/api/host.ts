@@ -14,6 +14,8 @@ import { type ApiApp, apiApp, type ApiContext, readBody, readQuery, type Route }
 import { requestRoutes } from "./requests.ts";
 import { evaluation, ruleRoutes } from "./rules.ts";
 import {
+  agentAttach,
+  agentJoin,
   containerCreate,
   containerName,
   containerRemove,
@@ -38,6 +40,7 @@ export function hostApp(services: HostServices): ApiApp {
     ...dnsRoutes(services),
     ...networkRoutes(services),
     ...containerRoutes(services),
+    ...agentRoutes(services),
     ...decisionRoutes(services),
     ...requestRoutes(services.requests),
     ...daemonRoutes(services),
@@ -165,6 +168,19 @@ function streamPull(
       clearInterval(heartbeat);
     }
   });
+}
+
+function agentRoutes({ namespaceAgents }: HostServices): Route[] {
+  return [
+    act("/api/v1/agent/attach", async (c) => {
+      const request = await readBody(c, agentAttach);
+      return c.json(success(await namespaceAgents.attach(request, c.env.peer.pid)));
+    }),
+    act(
+      "/api/v1/agent/join",
+      async (c) => c.json(success(await namespaceAgents.join(await readBody(c, agentJoin)))),
+    ),
+  ];
 }
 
 function decisionRoutes({ decisions }: HostServices): Route[] {

@@ -11,6 +11,7 @@ import type { Layer, VerdictReason } from "../rules/types.ts";
 import { LAYERS } from "./facts.ts";
 import type {
   BridgeStatus,
+  AgentAttachment,
   ContainerCreateResult,
   ContainerDetail,
   ContainerInfo,
@@ -344,6 +345,19 @@ export const containerCreated = z.object({
   created: z.boolean(),
   warnings: strings,
 }) satisfies z.ZodType<ContainerCreateResult>;
+
+/** A cable that was laid. */
+export const agentAttachment = z.object({
+  port: z.string(),
+  interface: z.string(),
+  address: z.string(),
+  prefix_length: z.int(),
+  gateway: z.string(),
+  proxy_port: z.int().nullable(),
+}) satisfies z.ZodType<AgentAttachment>;
+
+/** A cable that was plugged in. */
+export const agentJoined = z.object({ port: z.string(), joined: z.literal(true) });
 
 const containerInfo = z.object({
   container_id: z.string(),

@@ -2,7 +2,12 @@
 import { z } from "zod";
 import { OutcallError } from "../errors.ts";
 import { LIMITS } from "../rules/limits.ts";
-import type { ContainerCreateRequest, NetworkCreateRequest } from "./services.ts";
+import type {
+  AgentAttachRequest,
+  AgentJoinRequest,
+  ContainerCreateRequest,
+  NetworkCreateRequest,
+} from "./services.ts";
 
 /**
  * `input` as `schema` describes it.
@@ -91,6 +96,17 @@ export const containerRemove = z.strictObject({
   name: z.string(),
   force: z.boolean().nullish().transform((force) => force ?? false),
 });
+
+/** `POST /api/v1/agent/attach` */
+export const agentAttach = z.strictObject({
+  name: optional(z.string()),
+  network: optional(z.string()),
+}) satisfies z.ZodType<AgentAttachRequest>;
+
+/** `POST /api/v1/agent/join` */
+export const agentJoin = z.strictObject({
+  port: z.string(),
+}) satisfies z.ZodType<AgentJoinRequest>;
 
 /** `POST /api/v1/container/pull` */
 export const imagePull = z.strictObject({ image: z.string() });

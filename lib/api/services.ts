@@ -265,6 +265,41 @@ export interface ContainerService {
   ): Promise<{ readonly image: string; readonly pulled: boolean }>;
 }
 
+/** Asks for a cable to the caller's own network namespace. */
+export interface AgentAttachRequest {
+  /** What it is called, as a container would be; absent: an agent without a name. */
+  readonly name?: string | undefined;
+  /** Suffix or full name of a managed network; absent for the default network. */
+  readonly network?: string | undefined;
+}
+
+/** A cable that was laid, and what the caller must set up at its own end before it may join. */
+export interface AgentAttachment {
+  /** The host's end. */
+  readonly port: string;
+  /** The caller's end. */
+  readonly interface: string;
+  /** Dotted decimal. */
+  readonly address: string;
+  readonly prefix_length: number;
+  /** Default route, resolver and proxy. */
+  readonly gateway: string;
+  /** Null: there is no proxy. */
+  readonly proxy_port: number | null;
+}
+
+/** Asks to plug a cable in. */
+export interface AgentJoinRequest {
+  readonly port: string;
+}
+
+/** Agents in network namespaces of this host, without Docker. */
+export interface NamespaceAgentService {
+  /** @param pid The calling process, on the kernel's word. */
+  attach(request: AgentAttachRequest, pid: number): Promise<AgentAttachment>;
+  join(request: AgentJoinRequest): Promise<{ readonly port: string; readonly joined: true }>;
+}
+
 /** One subsystem's health. */
 export interface PartHealth {
   readonly name: string;
@@ -287,6 +322,7 @@ export interface HostServices {
   readonly proxy: ProxyService;
   readonly networks: NetworkService;
   readonly containers: ContainerService;
+  readonly namespaceAgents: NamespaceAgentService;
   readonly decisions: DecisionService;
   readonly requests: RuleRequestService;
   /** Liveness and readiness, part by part. */

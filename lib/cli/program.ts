@@ -13,6 +13,7 @@ import { addProxyCommands } from "./proxy.ts";
 import { addRequestsCommands } from "./requests.ts";
 import { addRulesCommands } from "./rules.ts";
 import { EXIT, type Run, runTask } from "./run.ts";
+import { addLocalCommand } from "./local.ts";
 
 const ONBOARDING = `Outcall decides what your agent containers can reach.
 
@@ -53,6 +54,7 @@ export async function main(args: readonly string[]): Promise<number> {
   addProxyCommands(program, run);
   addNetworkCommands(program, run);
   addContainerCommands(program, run);
+  addLocalCommand(program, run);
   addRulesCommands(program, run);
   addRequestsCommands(program, run);
   addCompletionCommand(program);

@@ -14,6 +14,7 @@ import { ContainerManager, type ContainerManagerOptions } from "./containers.ts"
 import { Engine, type EngineEvent } from "./engine.ts";
 import { AgentIndex, LOOKUP_TIMEOUT_MS } from "./identity.ts";
 import { PREFIX } from "./managed.ts";
+import type { NamespaceAgents } from "../namespace/agents.ts";
 import { type NetworkHooks, NetworkManager } from "./networks.ts";
 import type { HostRoute } from "./subnets.ts";
 
@@ -29,6 +30,8 @@ export interface DockerOptions {
   /** The networks under enforcement now, those that Docker does not know included. */
   readonly segments: () => readonly Segment[];
   readonly containers: Omit<ContainerManagerOptions, "engine" | "networks">;
+  /** Agents that are no containers. */
+  readonly namespaceAgents: Pick<NamespaceAgents, "at" | "on">;
 }
 
 /** Time between attempts to put right what failed while Docker was there. */
@@ -57,10 +60,16 @@ export class Docker {
   #retry: ReturnType<typeof setTimeout> | undefined;
 
   constructor(options: DockerOptions) {
-    const { hooks, hostRoutes, subnetBlock, segments } = options;
+    const { hooks, hostRoutes, subnetBlock, segments, namespaceAgents } = options;
     const engine = new Engine(options.socketPath);
     this.#engine = engine;
-    this.networks = new NetworkManager({ engine, hooks, hostRoutes, subnetBlock });
+    this.networks = new NetworkManager({
+      engine,
+      hooks,
+      hostRoutes,
+      subnetBlock,
+      namespaceAgents: (network) => namespaceAgents.on(network),
+    });
     this.containers = new ContainerManager({
       ...options.containers,
       engine,
@@ -69,6 +78,7 @@ export class Docker {
     this.agents = new AgentIndex({
       engine: new Engine(options.socketPath, LOOKUP_TIMEOUT_MS),
       segments,
+      namespaceAgent: (address) => namespaceAgents.at(address),
     });
   }
 
@@ -80,6 +90,19 @@ export class Docker {
   async start(): Promise<void> {
     this.#run ??= this.#follow();
     await this.#first.promise;
+  }
+
+  /** Addresses that containers on a network have now; empty while Docker cannot be asked. */
+  async addressesOn(network: string): Promise<readonly string[]> {
+    try {
+      const found = await this.#engine.network(network);
+      return Object.values(found?.Containers ?? {}).map(({ IPv4Address }) =>
+        IPv4Address.split("/")[0] ?? ""
+      );
+    } catch (error) {
+      if (error instanceof OutcallError && error.code === "docker.unavailable") return [];
+      throw error;
+    }
   }
 
   /** How Docker is. */

@@ -22,6 +22,8 @@ export interface AgentIndexOptions {
   readonly engine: Engine;
   /** The managed networks of now, those of namespace agents included. */
   readonly segments: () => readonly Segment[];
+  /** The agent at an address that is no container, as the kernel has it; undefined: none. */
+  readonly namespaceAgent: (address: string) => Agent | undefined;
 }
 
 /**
@@ -85,6 +87,7 @@ function nameless(segment: Segment, ip: Ip): Agent {
 export class AgentIndex implements AgentDirectory {
   readonly #engine: Engine;
   readonly #segments: () => readonly Segment[];
+  readonly #namespaceAgent: AgentIndexOptions["namespaceAgent"];
   readonly #subnets = new WeakMap<Segment, Cidr | null>();
   /** By network name; empty while no events are followed. */
   readonly #views = new Map<string, View>();
@@ -99,6 +102,7 @@ export class AgentIndex implements AgentDirectory {
   constructor(options: AgentIndexOptions) {
     this.#engine = options.engine;
     this.#segments = options.segments;
+    this.#namespaceAgent = options.namespaceAgent;
   }
 
   /** Calls `listener` whenever the agent at some address may have become another one, or none. */
@@ -112,11 +116,18 @@ export class AgentIndex implements AgentDirectory {
     if (ip === null || segment === undefined) return null;
     const view = this.#views.get(segment.network);
     const agent = view?.claims.get(ip.text);
-    if (agent !== undefined) return agent;
+    const local = this.#namespaceAgent(ip.text);
+    if (agent !== undefined) return local === undefined ? agent : null; // two claimants: neither
+    if (local !== undefined) return local;
     const now = performance.now();
     const isFresh = now - (view?.readAtMs ?? NEVER) < MISS_MEMORY_MS ||
       now - (this.#failedAtMs.get(segment.network) ?? NEVER) < FAILURE_MEMORY_MS;
     return isFresh ? nameless(segment, ip) : this.#lookUp(segment, ip);
+  }
+
+  /** An agent that is no container has come or gone. */
+  localChanged(): void {
+    this.#changed();
   }
 
   /** The event stream is gone: forgets everything, since nothing would correct it. */

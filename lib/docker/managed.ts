@@ -35,6 +35,14 @@ export function networkName(suffix: string | undefined): string {
   return `${PREFIX}${suffix}`;
 }
 
+/**
+ * Docker's name of a network by the name operators use, or by Docker's; both are accepted.
+ * @throws OutcallError `network.name` (400).
+ */
+export function fullNetworkName(name: string | undefined): string {
+  return networkName(name?.startsWith(PREFIX) === true ? name.slice(PREFIX.length) : name);
+}
+
 /** The part of a managed network's name behind the prefix, or null when it has none. */
 function suffixOf(name: string): string | null {
   const suffix = name.startsWith(PREFIX) ? name.slice(PREFIX.length) : "";

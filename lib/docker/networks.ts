@@ -10,6 +10,7 @@ import type {
   NetworkService,
   NetworkStatus,
 } from "../api/services.ts";
+import type { Agent } from "../agents.ts";
 import type { Segment } from "../bridge/segment.ts";
 import { messageOf, OutcallError } from "../errors.ts";
 import { logger } from "../log.ts";
@@ -56,6 +57,8 @@ export interface NetworkManagerOptions {
   readonly subnetBlock: Cidr;
   /** The host's IPv4 routes now. */
   readonly hostRoutes: () => readonly HostRoute[];
+  /** Agents on a network that are no containers. */
+  readonly namespaceAgents: (network: string) => readonly Agent[];
 }
 
 const log = logger("network");
@@ -92,12 +95,19 @@ function absentStatus(name: string): NetworkStatus {
   };
 }
 
-function presentStatus(network: EngineNetwork, segment: Segment): NetworkStatus {
+function presentStatus(
+  network: EngineNetwork,
+  segment: Segment,
+  namespaceAgents: readonly Agent[],
+): NetworkStatus {
   const containers = Object.values(network.Containers ?? {}).map((container) => ({
     name: container.Name,
     // Docker adds the subnet's prefix length.
     ipv4_address: container.IPv4Address.split("/")[0] ?? "",
   }));
+  for (const { name, address } of namespaceAgents) {
+    containers.push({ name: name === "" ? `(unnamed, ${address})` : name, ipv4_address: address });
+  }
   return {
     exists: true,
     network_id: network.Id,
@@ -115,6 +125,7 @@ export class NetworkManager implements NetworkService {
   readonly #hooks: NetworkHooks;
   readonly #block: Cidr;
   readonly #hostRoutes: () => readonly HostRoute[];
+  readonly #namespaceAgents: NetworkManagerOptions["namespaceAgents"];
   /** Two creates at once would both find the same subnet free. */
   readonly #mutex = new Mutex();
   /** Networks whose bridges were attached, by Docker name. */
@@ -125,6 +136,7 @@ export class NetworkManager implements NetworkService {
     this.#hooks = options.hooks;
     this.#block = options.subnetBlock;
     this.#hostRoutes = options.hostRoutes;
+    this.#namespaceAgents = options.namespaceAgents;
   }
 
   get subnetBlock(): string {
@@ -165,14 +177,14 @@ export class NetworkManager implements NetworkService {
     const found = await this.managed(networkName(name));
     const network = found === null ? null : await this.#engine.network(found.id);
     if (found === null || network === null) return absentStatus(networkName(name));
-    return presentStatus(network, found.segment);
+    return this.#present(network, found.segment);
   }
 
   async list(): Promise<readonly NetworkStatus[]> {
     const found = await this.#allManaged();
     const inspected = await Promise.all(found.map(async ({ id, segment }) => {
       const network = await this.#engine.network(id);
-      return network === null ? [] : [presentStatus(network, segment)]; // gone in between
+      return network === null ? [] : [this.#present(network, segment)]; // gone in between
     }));
     return inspected.flat();
   }
@@ -187,7 +199,7 @@ export class NetworkManager implements NetworkService {
       const found = this.#find(full, await this.#engine.networks());
       const network = found === null ? null : await this.#engine.network(found.id);
       if (found === null || network === null) return { name: full, destroyed: false };
-      const { containers } = presentStatus(network, found.segment);
+      const { containers } = this.#present(network, found.segment);
       if (containers.length > 0) {
         const count = `${containers.length} container${containers.length === 1 ? "" : "s"}`;
         const names = containers.map((container) => container.name).join(", ");
@@ -239,6 +251,10 @@ export class NetworkManager implements NetworkService {
       }
       if (failures.length > 0) throw failures[0];
     });
+  }
+
+  #present(network: EngineNetwork, segment: Segment): NetworkStatus {
+    return presentStatus(network, segment, this.#namespaceAgents(segment.network));
   }
 
   async #attach(segment: Segment): Promise<void> {

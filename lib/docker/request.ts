@@ -8,7 +8,7 @@ import type { Facts } from "../rules/types.ts";
 import type { EngineContainerSpec, EngineImage } from "./engine.ts";
 import { type ImageReference, parse as parseImage } from "./image.ts";
 import type { ManagedNetwork } from "./networks.ts";
-import { DEFAULT_NETWORK, networkName, OWNER, OWNER_LABEL, PREFIX } from "./managed.ts";
+import { fullNetworkName, OWNER, OWNER_LABEL, PREFIX } from "./managed.ts";
 import { clean, type Mount, parseMount } from "./mounts.ts";
 import { agentName } from "./names.ts";
 
@@ -70,12 +70,6 @@ function byteLength(text: string): number {
 
 function invalid(field: string, message: string, hint?: string): OutcallError {
   return new OutcallError(400, `container.${field}`, message, hint === undefined ? {} : { hint });
-}
-
-/** A network by the name operators use, or by Docker's (both are accepted). */
-function fullNetworkName(name: string | undefined): string {
-  if (name === undefined) return DEFAULT_NETWORK;
-  return networkName(name.startsWith(PREFIX) ? name.slice(PREFIX.length) : name);
 }
 
 /**

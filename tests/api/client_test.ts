@@ -34,6 +34,11 @@ Deno.test("every call returns the service's own shape", () =>
     deepEqual(await client.networks(), [AGENT_NET]);
     deepEqual(await client.destroyNetwork(), { name: "outcall-default", destroyed: false });
     equal((await client.createContainer({ image: "x", name: "y" })).name, "y");
+    // Whose namespace it is, the kernel says, and not the request.
+    equal((await client.attachAgent({ name: "a" })).address, "10.200.255.254");
+    deepEqual(calls.at(-1), ["agent.attach", { name: "a", pid: Deno.pid }]);
+    await client.joinAgent("ocr01234567");
+    deepEqual(calls.at(-1), ["agent.join", { port: "ocr01234567" }]);
     equal((await client.containers()).length, 1);
     equal((await client.container("outcall-a3f7b201")).ip_address, "10.200.0.2");
     equal((await client.stopContainer("z")).stopped, false);

@@ -2,6 +2,8 @@
 import { OutcallError } from "../../lib/errors.ts";
 import type { Decision } from "../../lib/decision.ts";
 import type {
+  AgentAttachRequest,
+  AgentJoinRequest,
   ContainerCreateRequest,
   HostServices,
   NetworkCreateRequest,
@@ -232,6 +234,23 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
       list: () => Promise.resolve(answers.networks),
       destroy: (name) =>
         Promise.resolve({ name: networkName(name), destroyed: found(name) !== undefined }),
+    },
+    namespaceAgents: {
+      attach: (request: AgentAttachRequest, pid: number) => {
+        calls.push(["agent.attach", { ...request, pid }]);
+        return Promise.resolve({
+          port: "ocr01234567",
+          interface: "eth0",
+          address: "10.200.255.254",
+          prefix_length: 24,
+          gateway: "10.200.255.1",
+          proxy_port: 8080,
+        });
+      },
+      join: ({ port }: AgentJoinRequest) => {
+        calls.push(["agent.join", { port }]);
+        return Promise.resolve({ port, joined: true as const });
+      },
     },
     containers: {
       create: (request: ContainerCreateRequest) => {

@@ -6,7 +6,7 @@ import { Engine, type EngineSignal } from "../../lib/docker/engine.ts";
 import { AgentIndex } from "../../lib/docker/identity.ts";
 import { type NetworkHooks, NetworkManager } from "../../lib/docker/networks.ts";
 import { OutcallError } from "../../lib/errors.ts";
-import { block, judgedBy } from "./lab.ts";
+import { block, judgedBy, NO_NAMESPACE_AGENTS } from "./lab.ts";
 
 const SEGMENT = {
   network: "outcall-a",
@@ -75,6 +75,7 @@ const noHooks: NetworkHooks = {
 
 function networksAt(path: string): NetworkManager {
   return new NetworkManager({
+    namespaceAgents: NO_NAMESPACE_AGENTS.on,
     engine: new Engine(path, 200),
     hooks: noHooks,
     subnetBlock: block("10.200.0.0/16"),
@@ -96,6 +97,7 @@ function containersAt(path: string): ContainerManager {
 
 function dockerAt(path: string): Docker {
   return new Docker({
+    namespaceAgents: NO_NAMESPACE_AGENTS,
     socketPath: path,
     subnetBlock: block("10.200.0.0/16"),
     hooks: noHooks,
@@ -218,7 +220,11 @@ Deno.test("an engine that hangs at start-up is degraded, not waited for (S008-SC
 });
 
 Deno.test("without Docker an address inside is an agent without a name (D5, S013-EC-009)", async () => {
-  const agents = new AgentIndex({ engine: new Engine(MISSING), segments: () => [SEGMENT] });
+  const agents = new AgentIndex({
+    engine: new Engine(MISSING),
+    segments: () => [SEGMENT],
+    namespaceAgent: NO_NAMESPACE_AGENTS.at,
+  });
   const nameless = { name: "", address: "10.200.0.9", network: "outcall-a" };
   assert.deepEqual(await agents.identify("10.200.0.9"), nameless);
   // The failure is remembered, so that agents cannot make us ask over and over.
@@ -226,7 +232,11 @@ Deno.test("without Docker an address inside is an agent without a name (D5, S013
 });
 
 Deno.test("an address outside every managed network is nobody (D5, ADV-DNS-02)", () => {
-  const agents = new AgentIndex({ engine: new Engine(MISSING), segments: () => [SEGMENT] });
+  const agents = new AgentIndex({
+    engine: new Engine(MISSING),
+    segments: () => [SEGMENT],
+    namespaceAgent: NO_NAMESPACE_AGENTS.at,
+  });
   for (
     const address of ["10.200.1.2", "127.0.0.1", "8.8.8.8", "::1", "", "10.200.0.2 ", "010.200.0.2"]
   ) {
@@ -239,10 +249,22 @@ Deno.test("questions at the same time share a look-up, and its bound (S013-FR-00
   const agents = new AgentIndex({
     engine: new Engine(socket.path, 300),
     segments: () => [SEGMENT],
+    namespaceAgent: NO_NAMESPACE_AGENTS.at,
   });
   const addresses = Array.from({ length: 100 }, (_, i) => `10.200.0.${i + 2}`);
   const answers = await Promise.all(addresses.map((address) => agents.identify(address)));
   assert(answers.every((agent) => agent?.name === ""));
   // One look-up for the first, one for everyone else; each asks for the network and the containers.
   assert.equal(socket.connections, 4);
+});
+
+const LOCAL = { name: "a", address: "10.200.0.9", network: "outcall-a" };
+
+Deno.test("an agent without Docker is known by its cable, whether Docker answers or not", () => {
+  const agents = new AgentIndex({
+    engine: new Engine(MISSING),
+    segments: () => [SEGMENT],
+    namespaceAgent: (address) => address === LOCAL.address ? LOCAL : undefined,
+  });
+  assert.deepEqual(agents.identify(LOCAL.address), LOCAL);
 });

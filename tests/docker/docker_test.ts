@@ -6,10 +6,11 @@ import { OutcallError } from "../../lib/errors.ts";
 import { eventually } from "../eventually.ts";
 import { importImage } from "../lab/dockerd.ts";
 import { labTest } from "../lab/requirements.ts";
-import { block, DockerLab, IMAGE, judgedBy, TOOLS } from "./lab.ts";
+import { block, DockerLab, IMAGE, judgedBy, NO_NAMESPACE_AGENTS, TOOLS } from "./lab.ts";
 
 function follow(lab: DockerLab): Docker {
   return new Docker({
+    namespaceAgents: NO_NAMESPACE_AGENTS,
     socketPath: lab.socket,
     subnetBlock: block("10.200.0.0/16"),
     hooks: lab.bridges,

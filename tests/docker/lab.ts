@@ -2,6 +2,7 @@
  * A real Docker Engine on a machine of the lab, and the firewall's side of networks played by plain
  * bridges there: what is under test is how Docker is used.
  */
+import type { Agent } from "../../lib/agents.ts";
 import type { Segment } from "../../lib/bridge/segment.ts";
 import { bridgeName, isManagedName } from "../../lib/bridge/names.ts";
 import { DecisionLog } from "../../lib/decision.ts";
@@ -28,6 +29,12 @@ export function block(text: string): Cidr {
   if (parsed === null) throw new Error(`${text} is not a block`);
   return parsed;
 }
+
+/** A host on which every agent is a container. */
+export const NO_NAMESPACE_AGENTS = {
+  at: (): undefined => undefined,
+  on: (): readonly Agent[] => [],
+};
 
 /** The rules of a container manager, and where their decisions are recorded. */
 export function judgedBy(
@@ -123,12 +130,19 @@ export class DockerLab implements AsyncDisposable {
   }
 
   /** A manager of networks in this lab. */
-  networks(options: { block?: string; routes?: () => readonly HostRoute[] } = {}): NetworkManager {
+  networks(
+    options: {
+      block?: string;
+      routes?: () => readonly HostRoute[];
+      agents?: readonly Agent[];
+    } = {},
+  ): NetworkManager {
     return new NetworkManager({
       engine: this.engine,
       hooks: this.bridges,
       subnetBlock: block(options.block ?? "10.200.0.0/16"),
       hostRoutes: options.routes ?? ((): readonly HostRoute[] => []),
+      namespaceAgents: () => options.agents ?? [],
     });
   }
 

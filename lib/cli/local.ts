@@ -1,0 +1,29 @@
+/** `outcall run`: a local command as an agent, without Docker. */
+import type { CommandUnknownOpts } from "@commander-js/extra-typings";
+import { defaultUser, runAgent, userOf } from "../namespace/process.ts";
+import type { Run } from "./run.ts";
+
+/** Adds the command to `program`. */
+export function addLocalCommand(program: CommandUnknownOpts, run: Run): void {
+  program.command("run")
+    .description("run a local command as an agent in a network of its own; needs root")
+    .argument("<command...>", "command and arguments, after --")
+    .option("--name <name>", "name of the agent; absent: an agent without a name")
+    .option("--network <name>", "managed network, full name or suffix; absent: the default one")
+    .option(
+      "-u, --user <uid:gid>",
+      "numeric user and group, neither zero; absent: who called sudo, else 65532:65532",
+      userOf,
+    )
+    .action((command, options) =>
+      run(async (client) => {
+        const exitCode = await runAgent(client, {
+          command,
+          name: options.name,
+          network: options.network,
+          user: options.user ?? defaultUser(),
+        });
+        return { json: { exit_code: exitCode }, lines: [], exitCode };
+      })
+    );
+}
