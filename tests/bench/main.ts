@@ -1,7 +1,8 @@
 /**
- * `deno task bench [policy|dns|proxy] [--json]`: measures Outcall and real peers side by side in
+ * `deno task bench [policy|dns|proxy|agent] [--json]`: measures Outcall and real peers side by side in
  * one run. A table for people, or one JSON object a line.
  */
+import { agentSuite } from "./agent.ts";
 import { dnsSuite } from "./dns.ts";
 import { policySuite } from "./policy.ts";
 import { proxySuite } from "./proxy.ts";
@@ -11,6 +12,7 @@ const SUITES: Readonly<Record<string, Suite>> = {
   policy: policySuite,
   dns: dnsSuite,
   proxy: proxySuite,
+  agent: agentSuite,
 };
 
 function figure(value: number): string {
