@@ -28,6 +28,7 @@ import { engineSocket } from "./docker/engine.ts";
 import { DEFAULT_NETWORK } from "./docker/managed.ts";
 import { planAddresses, routeClaims } from "./docker/subnets.ts";
 import { Enforcement } from "./enforcement.ts";
+import { OperatorGrants } from "./grants.ts";
 import { runUntilSignal, type Step } from "./lifecycle.ts";
 import { isHostAddress } from "./linux/host_addresses.ts";
 import { RouteNetlink } from "./linux/rtnetlink.ts";
@@ -330,6 +331,7 @@ class Daemon {
         down: () => this.#bridges.down(() => this.#attachedContainers()),
       },
       policy: this.#policy,
+      grants: new OperatorGrants(this.#bridges, this.#docker.agents),
       dns: this.#dns,
       proxy: this.#proxy ?? NO_PROXY,
       networks: this.#docker.networks,

@@ -4,6 +4,13 @@ import { type IncomingMessage, request } from "node:http";
 import { createInterface } from "node:readline";
 import type { z } from "zod";
 import { type FailureStatus, OutcallError } from "../errors.ts";
+import {
+  type ActiveGrant,
+  activeGrant,
+  activeGrants,
+  type grantAllow,
+  grantsFlushed,
+} from "./grants.ts";
 import { NDJSON } from "./ndjson.ts";
 import * as replies from "./replies.ts";
 import {
@@ -193,6 +200,26 @@ export class HostClient {
   /** Empties the DNS cache. */
   dnsFlush(): Promise<{ readonly entries_flushed: number }> {
     return this.#post(replies.dnsFlush, "/api/v1/dns/cache/flush");
+  }
+
+  /** `GET /api/v1/rules/active` */
+  async grantList(): Promise<readonly ActiveGrant[]> {
+    return (await this.#get(activeGrants, "/api/v1/rules/active")).rules;
+  }
+
+  /** `POST /api/v1/rule/allow` */
+  grantAllow(wanted: z.input<typeof grantAllow>): Promise<ActiveGrant> {
+    return this.#post(activeGrant, "/api/v1/rule/allow", wanted);
+  }
+
+  /** `POST /api/v1/rule/revoke` */
+  async grantRevoke(id: string): Promise<void> {
+    await this.#post(replies.done, "/api/v1/rule/revoke", { id });
+  }
+
+  /** `POST /api/v1/rules/flush` */
+  grantFlush(): Promise<{ readonly removed: number }> {
+    return this.#post(grantsFlushed, "/api/v1/rules/flush");
   }
 
   /** State of the proxy. */

@@ -8,6 +8,7 @@ import { dnsFacts } from "../dns/policy.ts";
 import { act, show } from "./endpoint.ts";
 import { failure, presentable, success } from "./envelope.ts";
 import { dnsTestQuery } from "./facts.ts";
+import { grantRoutes } from "./grants.ts";
 import { NDJSON } from "./ndjson.ts";
 import type { DnsTestResult } from "./replies.ts";
 import { type ApiApp, apiApp, type ApiContext, readBody, readQuery, type Route } from "./router.ts";
@@ -37,6 +38,7 @@ export function hostApp(services: HostServices): ApiApp {
   return apiApp([
     ...bridgeRoutes(services),
     ...ruleRoutes(services),
+    ...grantRoutes(services.grants),
     ...dnsRoutes(services),
     ...networkRoutes(services),
     ...containerRoutes(services),

@@ -12,6 +12,7 @@ import type { Explanation } from "../rules/explain.ts";
 import type { RuleFile } from "../rules/read.ts";
 import type { RequestSpec } from "../rules/request.ts";
 import type { Facts, Layer, Verdict } from "../rules/types.ts";
+import type { GrantService } from "./grants.ts";
 import type { RuleRequestService } from "./requests.ts";
 
 /** State of the default bridge, checked afresh on every call. */
@@ -318,6 +319,7 @@ export interface HostServices {
   readonly version: string;
   readonly bridge: BridgeService;
   readonly policy: PolicyService;
+  readonly grants: GrantService;
   readonly dns: DnsService;
   readonly proxy: ProxyService;
   readonly networks: NetworkService;

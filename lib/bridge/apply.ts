@@ -9,13 +9,17 @@ const log = logger("bridge");
 /**
  * Applies `tables` in one transaction and reads them back: in place, and by replacing them where
  * that is not enough, because somebody else has given one another shape.
+ * @param more Statements of the same transaction that fill sets which the tables leave to others.
  * @returns the fingerprint of what the kernel lists now, for each table.
  * @throws OutcallError those of nft, and `bridge.not_applied` when the kernel shows something else
  * than what was rendered.
  */
-export async function applyTables(tables: readonly NftTable[]): Promise<readonly string[]> {
+export async function applyTables(
+  tables: readonly NftTable[],
+  more = "",
+): Promise<readonly string[]> {
   try {
-    return await applyAndRead(tables, renderUpdate);
+    return await applyAndRead(tables, renderUpdate, more);
   } catch (error) {
     const isRefused = error instanceof OutcallError &&
       (error.code === "bridge.nftables" || error.code === "bridge.not_applied");
@@ -23,15 +27,16 @@ export async function applyTables(tables: readonly NftTable[]): Promise<readonly
     log.warn("the tables cannot be updated in place, and are replaced: {reason}", {
       reason: error.message,
     });
-    return await applyAndRead(tables, renderReplacement);
+    return await applyAndRead(tables, renderReplacement, more);
   }
 }
 
 async function applyAndRead(
   tables: readonly NftTable[],
   render: (table: NftTable) => string,
+  more: string,
 ): Promise<readonly string[]> {
-  await applyRuleset(tables.map(render).join("\n"));
+  await applyRuleset([...tables.map(render), more].join("\n"));
   const found: string[] = [];
   const prints = await Promise.all(tables.map(async (table) => {
     const { family, name } = table;

@@ -22,6 +22,7 @@ import {
   isInterfaceName,
   isManagedName,
 } from "./names.ts";
+import { type Grant, type GrantRequest, Grants } from "./grants.ts";
 import { listedPins, PORT_TABLE, portTable } from "./port_table.ts";
 import { type Pin, pinPorts, type Pins, type PortView } from "./ports.ts";
 import type { NftTable } from "./table.ts";
@@ -101,6 +102,7 @@ export class Bridges {
   #listening: Listening = NOTHING_LISTENS;
   /** What the kernel showed of each table right after the last change of ours. */
   #applied: readonly string[] | null = null;
+  readonly #grants = new Grants();
   /** Null until those of an earlier run were looked for in the kernel. */
   #pins: readonly Pin[] | null = null;
   /** Names of the bridges that the tables cover. */
@@ -213,6 +215,70 @@ export class Bridges {
     });
   }
 
+  /** The grants in force. */
+  grants(): readonly Grant[] {
+    return this.#grants.list(Date.now());
+  }
+
+  /** Addresses of the agents whose ports are pinned. */
+  agentAddresses(): readonly string[] {
+    return (this.#pins ?? []).map(({ address }) => address);
+  }
+
+  /**
+   * Lets an agent open connections to a destination for a time (decision D12); in force when this
+   * resolves.
+   * @throws OutcallError `grant.no_agent` (404) when no port is pinned to that address, those of
+   * {@linkcode Grants.add}, and those of nft; then nothing is granted.
+   */
+  grant(request: GrantRequest): Promise<Grant> {
+    return this.#mutex.run(async () => {
+      if (!this.agentAddresses().includes(request.agent)) {
+        throw new OutcallError(404, "grant.no_agent", `no agent has address ${request.agent}`);
+      }
+      const grant = this.#grants.add(request, Date.now());
+      using netlink = new RouteNetlink();
+      try {
+        await this.#apply(netlink);
+      } catch (error) {
+        this.#grants.revoke(grant.id);
+        throw error;
+      }
+      const { agent, destination, protocol, port, ttlSecs, id } = grant;
+      log.info("grant {id}: {agent} may reach {destination} {protocol}/{port} for {ttlSecs} s", {
+        id,
+        agent,
+        destination,
+        protocol,
+        port,
+        ttlSecs,
+      });
+      return grant;
+    });
+  }
+
+  /** Takes a grant away, and its connections with it; whether there was one. */
+  revoke(id: string): Promise<boolean> {
+    return this.#mutex.run(async () => {
+      const wasThere = this.#grants.revoke(id);
+      using netlink = new RouteNetlink();
+      await this.#apply(netlink);
+      if (wasThere) log.info("grant {id} is revoked", { id });
+      return wasThere;
+    });
+  }
+
+  /** Takes all grants away, and their connections with them; returns how many were in force. */
+  flushGrants(): Promise<number> {
+    return this.#mutex.run(async () => {
+      const count = this.#grants.flush(Date.now());
+      using netlink = new RouteNetlink();
+      await this.#apply(netlink);
+      log.info("all grants are revoked: {count}", { count });
+      return count;
+    });
+  }
+
   /** Opens the services at these gateways to their agents, and closes all others. */
   open(listening: Listening): Promise<void> {
     return this.#mutex.run(async () => {
@@ -232,6 +298,7 @@ export class Bridges {
     return this.#mutex.run(async () => {
       using netlink = new RouteNetlink();
       this.#listening = NOTHING_LISTENS;
+      this.#grants.flush(Date.now());
       await this.#apply(netlink);
       log.info("closed: agents reach nothing until the daemon is back");
     });
@@ -429,18 +496,21 @@ export class Bridges {
     const covered = (await this.#coveredLinks(netlink)).map((link) => link.name);
     const extraBridges = [...new Set([...reserved, ...covered])]
       .filter((name) => !this.#segments.has(name));
+    this.#covered = [...new Set([...known, ...covered])];
+    this.#pins ??= await this.#adoptPins(netlink);
+    const ports = this.#isolatePorts(netlink);
     const firewall = firewallTable({
       listening: this.#listening,
       segments: this.segments(),
       extraBridges,
+      granted: this.#grants.elements(),
       dnsPort: this.#options.dnsPort,
       proxyPort: this.#options.proxyPort,
     });
-    this.#covered = [...new Set([...known, ...covered])];
-    this.#pins ??= await this.#adoptPins(netlink);
-    const ports = this.#isolatePorts(netlink);
+    const { family, name } = FIREWALL_TABLE;
+    const opened = this.#grants.renderOpen(family, name, Date.now());
     this.#applied = null; // until the kernel has shown it
-    this.#applied = await applyTables([firewall, this.#portTable(ports)]);
+    this.#applied = await applyTables([firewall, this.#portTable(ports)], opened);
     this.#appliedPorts = portsKey(ports, this.#pins);
     log.info("rules applied: bridges {bridges}, services at {gateways}", {
       bridges: this.#covered,
@@ -456,7 +526,12 @@ export class Bridges {
       ports.filter((port) => isolate(netlink, port)).map(({ index }) => index),
     );
     const plugged = new Set(ports.map(({ index }) => index));
+    const before = this.#pins ?? [];
     this.#pins = pins.filter(({ index }) => isolated.has(index) || !plugged.has(index));
+    // By port, not by address: who gets an old address inherits nothing.
+    const kept = new Set(this.#pins.map(({ index }) => index));
+    const gone = before.filter(({ index }) => !kept.has(index)).map(({ address }) => address);
+    this.#grants.dropAgents(gone);
     return ports;
   }
 
@@ -471,8 +546,11 @@ export class Bridges {
   /** Brings the ports' table alone up to date: an agent that starts waits for it. */
   async #applyPorts(netlink: RouteNetlink): Promise<void> {
     const [firewall] = this.#applied ?? [];
-    if (firewall === undefined) return await this.#apply(netlink);
+    const granted = this.#grants.elements().length;
     const ports = this.#isolatePorts(netlink);
+    // With an agent its grants end, which are in the other table.
+    const haveGrantsEnded = this.#grants.elements().length < granted;
+    if (firewall === undefined || haveGrantsEnded) return await this.#apply(netlink);
     this.#applied = null;
     this.#applied = [firewall, ...await applyTables([this.#portTable(ports)])];
     this.#appliedPorts = portsKey(ports, this.#pins ?? []);

@@ -12,6 +12,9 @@ import type { NftRule, NftTable, Part } from "./table.ts";
 /** The table's family and name, as in `nft list table inet outcall`. */
 export const FIREWALL_TABLE = { family: "inet", name: "outcall" } as const;
 
+/** Agent, destination, protocol and port of a grant (decision D12). */
+const GRANT = ["ipv4_addr", "ipv4_addr", "inet_proto", "inet_service"] as const;
+
 /** Everything the firewall depends on. */
 export interface FirewallState {
   /** Where our own services listen: all that agents reach. */
@@ -20,6 +23,8 @@ export interface FirewallState {
   readonly segments: readonly Segment[];
   /** Managed bridges without a known network: their agents reach nothing. */
   readonly extraBridges: readonly string[];
+  /** Elements of the set `granted`: see lib/bridge/grants.ts. */
+  readonly granted: readonly (readonly Part[])[];
   /** The DNS filter's port on every gateway, UDP and TCP. */
   readonly dnsPort: number;
   /** The proxy's TCP port on every gateway; null: there is no proxy. */
@@ -62,6 +67,34 @@ const FORWARD: readonly NftRule[] = [
   },
   drop("meta nfproto ipv6", "IPv6 from or to an agent"),
   drop("iifname @bridges oifname @bridges", "agent to agent"),
+  drop(
+    "iifname @bridges meta l4proto tcp ct state new tcp flags & (fin | syn | rst | ack) != syn",
+    "agent to outside in mid-connection",
+  ),
+  {
+    match: "iifname @bridges ct state new ip saddr . ip daddr . meta l4proto . th dport @grants",
+    statements: "counter",
+    verdict: "accept",
+    comment: "new connection by a grant",
+  },
+  {
+    match: "iifname @bridges ct state established ct direction original " +
+      "ip saddr . ip daddr . meta l4proto . th dport @granted",
+    verdict: "accept",
+    comment: "connection of a grant",
+  },
+  {
+    match: "oifname @bridges ct state established ct direction reply " +
+      "ip daddr . ip saddr . meta l4proto . th sport @granted",
+    verdict: "accept",
+    comment: "answer to a connection of a grant",
+  },
+  {
+    // Without it a connection hangs where a link on the way carries only smaller packets.
+    match: "oifname @bridges ct state related icmp type destination-unreachable",
+    verdict: "accept",
+    comment: "error about a connection of a grant",
+  },
   drop("iifname @bridges", "agent to outside"),
   drop("oifname @bridges", "outside to agent"),
 ];
@@ -83,6 +116,14 @@ const INPUT_FROM_AGENTS: readonly NftRule[] = [
     comment: "agent to its gateway",
   },
   drop("", "agent to host"),
+];
+
+const MASQUERADE: readonly NftRule[] = [
+  {
+    match: "oifname != @bridges ip saddr . ip daddr . meta l4proto . th dport @granted",
+    verdict: "masquerade",
+    comment: "agents with a grant appear as the host",
+  },
 ];
 
 const OUTPUT: readonly NftRule[] = [
@@ -142,17 +183,54 @@ export function firewallTable(state: FirewallState): NftTable {
         comment: "DNS filter and proxy, where they listen now",
         elements: servicesOf(state),
       },
+      {
+        name: "grants",
+        type: [...GRANT],
+        flags: ["interval", "timeout"],
+        comment: "who may open a connection to where now",
+        elements: null,
+      },
+      {
+        name: "granted",
+        type: [...GRANT],
+        flags: ["interval"],
+        comment: "whose connections to where may go on",
+        elements: state.granted,
+      },
     ],
     chains: [
-      { name: "forward", hook: "forward", priority: 0, policy: "drop", rules: FORWARD },
+      {
+        name: "forward",
+        type: "filter",
+        hook: "forward",
+        priority: 0,
+        policy: "drop",
+        rules: FORWARD,
+      },
       {
         name: "input_from_agents",
+        type: "filter",
         hook: "input",
         priority: 0,
         policy: "accept",
         rules: INPUT_FROM_AGENTS,
       },
-      { name: "output_ipv6_block", hook: "output", priority: 0, policy: "accept", rules: OUTPUT },
+      {
+        name: "masquerade_grants",
+        type: "nat",
+        hook: "postrouting",
+        priority: 100,
+        policy: "accept",
+        rules: MASQUERADE,
+      },
+      {
+        name: "output_ipv6_block",
+        type: "filter",
+        hook: "output",
+        priority: 0,
+        policy: "accept",
+        rules: OUTPUT,
+      },
     ],
   };
 }

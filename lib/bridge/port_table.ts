@@ -80,6 +80,7 @@ export function portTable({ ports, pins, subnets }: PortState): NftTable {
     chains: [
       {
         name: "prerouting",
+        type: "filter",
         hook: "prerouting",
         priority: PRIORITY,
         policy: "accept",
@@ -103,6 +104,7 @@ export function portTable({ ports, pins, subnets }: PortState): NftTable {
       },
       {
         name: "forward",
+        type: "filter",
         hook: "forward",
         priority: PRIORITY,
         policy: "accept",

@@ -32,7 +32,7 @@ export interface NftRule {
   readonly match: string;
   /** Statements between match and verdict, such as `counter`. */
   readonly statements?: string;
-  readonly verdict: "accept" | "drop";
+  readonly verdict: "accept" | "drop" | "masquerade";
   /** Unique in its chain: operators and {@linkcode differences} know the rule by it. */
   readonly comment: string;
 }
@@ -40,7 +40,8 @@ export interface NftRule {
 /** A base chain. */
 export interface NftChain {
   readonly name: string;
-  readonly hook: "prerouting" | "input" | "forward" | "output";
+  readonly type: "filter" | "nat";
+  readonly hook: "prerouting" | "input" | "forward" | "output" | "postrouting";
   /** As in nft's documentation: lower comes first; 0 is `filter` in the inet family. */
   readonly priority: number;
   readonly policy: "accept" | "drop";
@@ -79,10 +80,10 @@ function ruleText({ match, statements, verdict, comment }: NftRule): string {
   return `    ${parts.join(" ")} comment "${comment}"`;
 }
 
-function chainText({ name, hook, priority, policy, rules }: NftChain): string {
+function chainText({ name, type, hook, priority, policy, rules }: NftChain): string {
   return [
     `  chain ${name} {`,
-    `    type filter hook ${hook} priority ${priority}; policy ${policy};`,
+    `    type ${type} hook ${hook} priority ${priority}; policy ${policy};`,
     ...rules.map(ruleText),
     "  }",
   ].join("\n");
@@ -176,7 +177,7 @@ function shapeDifferences(table: NftTable, listing: readonly unknown[]): string[
   const found = others.map((kind) => `a foreign ${kind}`);
   const expectedSets = new Map(table.sets.map((set) => [set.name, setShape(set.type, set.flags)]));
   const expectedChains = new Map(
-    table.chains.map((chain) => [chain.name, `filter ${chain.hook} ${chain.priority}`]),
+    table.chains.map((chain) => [chain.name, `${chain.type} ${chain.hook} ${chain.priority}`]),
   );
   for (const { name, type, flags } of sets) {
     const expected = expectedSets.get(name);

@@ -7,6 +7,7 @@ import { addBridgeCommands } from "./bridge.ts";
 import { addCompletionCommand } from "./completion.ts";
 import { addContainerCommands } from "./container.ts";
 import { addDnsCommands } from "./dns.ts";
+import { addGrantCommands } from "./grants.ts";
 import { addNetworkCommands } from "./network.ts";
 import { writeErr, writeOut } from "./output.ts";
 import { addProxyCommands } from "./proxy.ts";
@@ -56,6 +57,7 @@ export async function main(args: readonly string[]): Promise<number> {
   addContainerCommands(program, run);
   addLocalCommand(program, run);
   addRulesCommands(program, run);
+  addGrantCommands(program, run);
   addRequestsCommands(program, run);
   addCompletionCommand(program);
 

@@ -1,4 +1,5 @@
 /** A daemon's worth of plain answers for tests of the API and of the command line. */
+import type { ActiveGrant } from "../../lib/api/grants.ts";
 import { OutcallError } from "../../lib/errors.ts";
 import type { Decision } from "../../lib/decision.ts";
 import type {
@@ -43,6 +44,18 @@ export const OPENAI: RuleSummary = {
   priority: 100,
   condition: 'http.host == "api.openai.com"',
   description: "agent may call the OpenAI API",
+};
+
+/** A grant in force. */
+export const GRANT: ActiveGrant = {
+  id: "4f0c2a91",
+  container: "my-agent",
+  src_ip: "10.200.0.2",
+  destination: "93.184.216.34",
+  protocol: "tcp",
+  port: 443,
+  inserted_at: "2026-04-22T10:30:00.000Z",
+  expires_in_secs: 900,
 };
 
 /** Counters of a rule that never matched. */
@@ -171,6 +184,18 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
         calls.push(["evaluate", layer, facts]);
         return answers.verdict;
       },
+    },
+    grants: {
+      list: () => Promise.resolve([GRANT]),
+      allow: (request) => {
+        calls.push(["grants.allow", request]);
+        return Promise.resolve(GRANT);
+      },
+      revoke: (id) => {
+        calls.push(["grants.revoke", id]);
+        return Promise.resolve();
+      },
+      flush: () => Promise.resolve(3),
     },
     dns: {
       status: () => ({

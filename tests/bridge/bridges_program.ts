@@ -5,14 +5,26 @@
 import { createInterface } from "node:readline";
 import process from "node:process";
 import { Bridges, type BridgesOptions } from "../../lib/bridge/bridge.ts";
+import type { GrantRequest } from "../../lib/bridge/grants.ts";
 import type { Listening, Segment } from "../../lib/bridge/segment.ts";
 import { OutcallError } from "../../lib/errors.ts";
 
 /** One call of a method. */
 export type Call =
-  | { readonly method: "status" | "up" | "apply" | "close" | "discover" | "nextFreeName" }
+  | {
+    readonly method:
+      | "status"
+      | "up"
+      | "apply"
+      | "close"
+      | "discover"
+      | "nextFreeName"
+      | "flushGrants";
+  }
   | { readonly method: "repair"; readonly withTables: boolean }
   | { readonly method: "attach" | "detach"; readonly segment: Segment }
+  | { readonly method: "grant"; readonly request: GrantRequest }
+  | { readonly method: "revoke"; readonly id: string }
   | { readonly method: "open"; readonly listening: Listening }
   | { readonly method: "down"; readonly attached: readonly string[] };
 
@@ -34,6 +46,10 @@ function perform(bridges: Bridges, call: Call): unknown {
       return bridges[call.method](call.segment);
     case "repair":
       return bridges.repair(call.withTables);
+    case "grant":
+      return bridges.grant(call.request);
+    case "revoke":
+      return bridges.revoke(call.id);
     case "open":
       return bridges.open(call.listening);
     case "down":

@@ -11,11 +11,15 @@ const LIVE: FirewallState = {
   listening: { dns: ["10.200.255.1", "10.200.0.1"], proxy: ["10.200.255.1", "10.200.0.1"] },
   segments: [DEFAULT_SEGMENT, OTHER_SEGMENT],
   extraBridges: ["outcall2"],
+  granted: [["10.200.0.2", { prefix: { addr: "93.184.216.0", len: 24 } }, "tcp", 443]],
   dnsPort: 53,
   proxyPort: 8080,
 };
 
 const renderFirewall = (state: FirewallState): string => renderReplacement(firewallTable(state));
+
+/** No service, no grant. */
+const CLOSED: Partial<FirewallState> = { listening: NOTHING_LISTENS, granted: [] };
 
 const SNAPSHOT = `\
 table inet outcall
@@ -63,11 +67,31 @@ table inet outcall {
     }
   }
 
+  set grants {
+    type ipv4_addr . ipv4_addr . inet_proto . inet_service
+    flags interval, timeout
+    comment "who may open a connection to where now"
+  }
+
+  set granted {
+    type ipv4_addr . ipv4_addr . inet_proto . inet_service
+    flags interval
+    comment "whose connections to where may go on"
+    elements = {
+      10.200.0.2 . 93.184.216.0/24 . tcp . 443
+    }
+  }
+
   chain forward {
     type filter hook forward priority 0; policy drop;
     iifname != @bridges oifname != @bridges accept comment "neither side is managed"
     meta nfproto ipv6 counter drop comment "IPv6 from or to an agent"
     iifname @bridges oifname @bridges counter drop comment "agent to agent"
+    iifname @bridges meta l4proto tcp ct state new tcp flags & (fin | syn | rst | ack) != syn counter drop comment "agent to outside in mid-connection"
+    iifname @bridges ct state new ip saddr . ip daddr . meta l4proto . th dport @grants counter accept comment "new connection by a grant"
+    iifname @bridges ct state established ct direction original ip saddr . ip daddr . meta l4proto . th dport @granted accept comment "connection of a grant"
+    oifname @bridges ct state established ct direction reply ip daddr . ip saddr . meta l4proto . th sport @granted accept comment "answer to a connection of a grant"
+    oifname @bridges ct state related icmp type destination-unreachable accept comment "error about a connection of a grant"
     iifname @bridges counter drop comment "agent to outside"
     oifname @bridges counter drop comment "outside to agent"
   }
@@ -84,6 +108,11 @@ table inet outcall {
     counter drop comment "agent to host"
   }
 
+  chain masquerade_grants {
+    type nat hook postrouting priority 100; policy accept;
+    oifname != @bridges ip saddr . ip daddr . meta l4proto . th dport @granted masquerade comment "agents with a grant appear as the host"
+  }
+
   chain output_ipv6_block {
     type filter hook output priority 0; policy accept;
     oifname @bridges meta nfproto ipv6 counter drop comment "IPv6 to an agent"
@@ -96,10 +125,10 @@ Deno.test("renderFirewall() renders one transaction that replaces the table (D2)
 });
 
 Deno.test("renderFirewall() closed: the same chains and bridges, and no service at all", () => {
-  const closed = renderFirewall({ ...LIVE, listening: NOTHING_LISTENS });
+  const closed = renderFirewall({ ...LIVE, ...CLOSED });
   const chains = (text: string): string => text.slice(text.indexOf("chain forward"));
   equal(chains(closed), chains(SNAPSHOT));
-  doesNotMatch(closed, /tcp|udp/);
+  doesNotMatch(closed, /\. (tcp|udp) \. \d/);
   match(closed, /"outcall0",\n\s+"outcall1",\n\s+"outcall2"/);
 });
 
@@ -119,7 +148,7 @@ Deno.test("renderFirewall() without a proxy opens the DNS filter only", () => {
 });
 
 Deno.test("renderFirewall() gives a bridge without a known network no services", () => {
-  const text = renderFirewall({ ...LIVE, segments: [] });
+  const text = renderFirewall({ ...LIVE, segments: [], granted: [] });
   doesNotMatch(text, /10\.200/);
   match(text, /elements = \{\s+"outcall2"\s+\}/);
 });

@@ -1,6 +1,7 @@
 /** A handle on the real `Bridges` inside a lab machine. */
 import type { BridgeStatus } from "../../lib/api/services.ts";
 import type { BridgesOptions } from "../../lib/bridge/bridge.ts";
+import type { Grant, GrantRequest } from "../../lib/bridge/grants.ts";
 import type { Listening, Segment } from "../../lib/bridge/segment.ts";
 import type { Machine } from "../lab/machine.ts";
 import type { Process } from "../lab/process.ts";
@@ -82,6 +83,15 @@ export class RemoteBridges {
   }
   repair(withTables = true): Promise<string[]> {
     return this.#call({ method: "repair", withTables });
+  }
+  grant(request: GrantRequest): Promise<Grant> {
+    return this.#call({ method: "grant", request });
+  }
+  revoke(id: string): Promise<boolean> {
+    return this.#call({ method: "revoke", id });
+  }
+  flushGrants(): Promise<number> {
+    return this.#call({ method: "flushGrants" });
   }
   open(listening: Listening): Promise<void> {
     return this.#call({ method: "open", listening });

@@ -1,7 +1,10 @@
 /** What the kernel enforces on its own, seen from a daemon that fails, and by packets. */
 import assert from "node:assert/strict";
+import { EXAMPLE_ADDRESS } from "../lab/internet/world.ts";
 import { Lab, UNFILTERED_GATEWAY } from "../lab/lab.ts";
+import { attempt, expectBlocked } from "../lab/probe.ts";
 import { labTest } from "../lab/requirements.ts";
+import { nothing } from "../lab/witness.ts";
 
 const TOOLS = ["nft", "ip", "unshare", "nsenter", "curl", "nc", "python3"];
 
@@ -126,5 +129,81 @@ labTest("what another program of the host breaks is repaired within 2 s, and tol
   await t.step("each time the log says so", () => {
     const errors = daemon.log.filter((line) => line.includes("repairing"));
     assert.ok(errors.length >= breaks.length, errors.join("\n"));
+  });
+});
+
+labTest("an operator opens one destination to one agent for a time, and takes it back (D12)", {
+  tools: TOOLS,
+}, async (t) => {
+  await using lab = await Lab.create({ docker: false });
+  const daemon = await lab.startDaemon();
+  const agent = await lab.agent();
+  const connect = {
+    client: agent,
+    argv: ["nc", "-z", "-w", "1", EXAMPLE_ADDRESS, "443"],
+    arrives: { to: EXAMPLE_ADDRESS, protocol: "tcp", port: 443 },
+  } as const;
+  const allow = ["grants", "allow", "--agent", "10.200.255.10", "--to", EXAMPLE_ADDRESS];
+
+  await t.step("without a grant nothing arrives", async () => {
+    await expectBlocked(lab, connect);
+  });
+  await t.step(
+    "with it the connection stands, and the host's address is what is seen",
+    async () => {
+      const granted = await lab.cli(...allow, "--for", "1m");
+      assert.match(
+        granted.stdout,
+        /^Grant \S+: 10\.200\.255\.10 may reach 93\.184\.216\.34 port 443/,
+      );
+      const { client, seen } = await attempt(lab, connect);
+      assert.equal(client.code, 0);
+      assert.deepEqual([...new Set(seen.packets.map(({ from }) => from))], ["81.2.69.1"]);
+      assert.equal((await lab.api("GET", "/api/v1/ready")).status, 200);
+    },
+  );
+  await t.step("another port of it stays closed", async () => {
+    await expectBlocked(lab, {
+      client: agent,
+      argv: ["nc", "-z", "-w", "1", EXAMPLE_ADDRESS, "80"],
+      arrives: { to: EXAMPLE_ADDRESS, protocol: "tcp", port: 80 },
+    });
+  });
+  await t.step("revoked by its id, nothing arrives", async () => {
+    const { body } = await lab.api("GET", "/api/v1/rules/active");
+    assert.ok(body !== null && typeof body === "object" && "rules" in body);
+    assert.ok(Array.isArray(body.rules));
+    const revoked = await lab.cli("grants", "revoke", String(body.rules[0].id));
+    assert.equal(revoked.code, 0, revoked.stderr);
+    await expectBlocked(lab, connect);
+    const again = await lab.cli("grants", "revoke", String(body.rules[0].id));
+    assert.deepEqual([again.code, /there is no grant/.test(again.stderr)], [1, true]);
+  });
+  await t.step("expired, nothing arrives", async () => {
+    assert.equal((await lab.cli(...allow, "--for", "1s")).code, 0);
+    await within2s(lab, "outcall grants list | grep -q 'No grants are in force.'");
+    await expectBlocked(lab, connect);
+  });
+  await t.step("what makes no sense is refused", async () => {
+    for (
+      const [request, status] of [
+        [{ src_ip: "10.200.255.10", destination: "1.1.1.1/8", port: 1 }, 422],
+        [{ src_ip: "10.200.255.10", destination: "1.1.1.1", port: 0 }, 422],
+        [{ destination: "1.1.1.1", port: 443 }, 422],
+        [{ src_ip: "10.200.255.99", destination: "1.1.1.1", port: 443 }, 404],
+        [{ container: "nobody", destination: "1.1.1.1", port: 443 }, 404],
+        [{ container: "", destination: "1.1.1.1", port: 443 }, 404],
+      ] as const
+    ) {
+      assert.equal((await lab.api("POST", "/api/v1/rule/allow", request)).status, status);
+    }
+    assert.deepEqual((await lab.api("GET", "/api/v1/rules/active")).body, { ok: true, rules: [] });
+  });
+  await t.step("all of them end with the daemon", async () => {
+    assert.equal((await lab.cli(...allow)).code, 0);
+    const { client } = await attempt(lab, connect);
+    assert.equal(client.code, 0, "positive control");
+    assert.equal(await daemon.stop(), 0);
+    assert.ok(nothing((await attempt(lab, connect)).seen));
   });
 });
