@@ -75,7 +75,7 @@ labTest("what a rule blocks is blocked under every name and spelling, and record
 });
 
 /** A container of before the boot, which Docker starts before it answers anybody. */
-const SEND = "while :; do nc -z -w 1 1.1.1.1 443; echo round; sleep 0.02; done";
+const SEND = "while :; do nc -z -w 1 1.1.1.1 443 & echo round; sleep 0.1; done";
 
 labTest("a boot opens nothing: not before Docker tells of its networks either (D2)", {
   tools: [...TOOLS, "iptables", "dockerd", "docker"],
