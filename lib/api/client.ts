@@ -23,9 +23,9 @@ import {
 import type { DiffResult, DnsTestResult, ExplainResult, ExpressionReply } from "./replies.ts";
 import { STOP_TIMEOUT_DEFAULT_SECS } from "./schemas.ts";
 import type {
-  BridgeStatus,
   AgentAttachment,
   AgentAttachRequest,
+  BridgeStatus,
   ContainerCreateRequest,
   ContainerCreateResult,
   ContainerDetail,

@@ -10,8 +10,8 @@ import type { ExpressionResult } from "../rules/expression.ts";
 import type { Layer, VerdictReason } from "../rules/types.ts";
 import { LAYERS } from "./facts.ts";
 import type {
-  BridgeStatus,
   AgentAttachment,
+  BridgeStatus,
   ContainerCreateResult,
   ContainerDetail,
   ContainerInfo,
