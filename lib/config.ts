@@ -51,6 +51,8 @@ export interface DaemonConfig {
   readonly interceptLeafTtlSecs: number;
   readonly interceptBodyCapBytes: number;
   readonly stateDir: string;
+  /** Receives each new rule request; null: nobody does. */
+  readonly notifyUrl: URL | null;
   readonly logFormat: LogFormat;
 }
 
@@ -122,6 +124,14 @@ function subnetBlock(text: string): string {
     throw new InvalidArgumentError(`It must lie inside one of ${ranges.join(", ")}.`);
   }
   return block.toString();
+}
+
+function webUrl(text: string): URL {
+  const url = URL.parse(text);
+  if (url === null || !["http:", "https:"].includes(url.protocol)) {
+    throw new InvalidArgumentError("It must be an http or https URL.");
+  }
+  return url;
 }
 
 function rate(text: string): Rate {
@@ -248,6 +258,7 @@ const COMMAND = new Command("outcalld")
     wholeNumber(0, 1_073_741_824),
     1_048_576,
   )
+  .option("--notify-url <url>", "webhook that is told of each new rule request", webUrl)
   .option(
     "--state-dir <path>",
     "persistent state (rule requests, grants, decisions)",
@@ -282,6 +293,7 @@ function configFrom(options: ReturnType<typeof COMMAND.opts>): DaemonConfig {
     interceptLeafTtlSecs: options.interceptLeafTtlSecs,
     interceptBodyCapBytes: options.interceptBodyCapBytes,
     stateDir: options.stateDir,
+    notifyUrl: options.notifyUrl ?? null,
     logFormat: options.logFormat,
   };
 }

@@ -5,6 +5,7 @@
 import { agentSocketInFolder } from "./agent_socket.ts";
 import { Callers } from "./agent/callers.ts";
 import { AgentIdentity } from "./agent/identity.ts";
+import { webhook } from "./agent/notify.ts";
 import { RuleRequests } from "./agent/requests.ts";
 import { Sessions } from "./agent/sessions.ts";
 import { agentApp } from "./api/agent.ts";
@@ -91,6 +92,7 @@ class Daemon {
       database: openDatabase(config.stateDir),
       rulesDir: config.rulesDir,
       policy: this.#policy,
+      ...(config.notifyUrl === null ? {} : { onNew: webhook(config.notifyUrl) }),
     });
     this.#decisions.addSink(this.#policy.count);
     const proxyPort = config.proxy?.port ?? null;

@@ -28,6 +28,7 @@ Deno.test("without flags every value is the operator guide's default", () => {
     interceptLeafTtlSecs: 86_400,
     interceptBodyCapBytes: 1_048_576,
     stateDir: "/var/lib/outcall",
+    notifyUrl: null,
     logFormat: "text",
   });
 });
@@ -64,6 +65,7 @@ Deno.test("every flag is read", () => {
     interceptLeafTtlSecs: 600,
     interceptBodyCapBytes: 10,
     stateDir: "/v",
+    notifyUrl: null,
     logFormat: "json",
   });
 });
