@@ -17,14 +17,14 @@ export class Callers {
   /**
    * Lets a connection in; to be called when it is accepted.
    * @returns What is to be called when it has ended.
-   * @throws OutcallError `peer.forbidden` (403).
+   * @throws OutcallError `peer.forbidden` (403), `peer.busy` (429).
    */
   admit(peer: PeerCredentials, fd: number): () => void {
     const caller = callerOf(peer, fd);
     const key = caller.containerId ?? caller.addresses.join();
     const count = this.#connections.get(key) ?? 0;
     if (count >= MAX_CONNECTIONS_PER_AGENT) {
-      throw new OutcallError(403, "peer.forbidden", "too many connections of this container");
+      throw new OutcallError(429, "peer.busy", "too many connections of this container");
     }
     this.#connections.set(key, count + 1);
     this.#callers.set(peer, caller);

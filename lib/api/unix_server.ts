@@ -16,7 +16,8 @@ export interface UnixServerOptions extends SocketAccess {
   /** Answers an admitted peer's request, such as a Hono app's `fetch`. */
   readonly fetch: (request: Request, env: PeerEnv) => Response | Promise<Response>;
   /**
-   * Lets a peer pass by returning; whatever it throws refuses every request of the connection.
+   * Lets a peer pass by returning; whatever it throws refuses every request of the connection. A
+   * refusal with status 429 closes it at once: a flood must not keep the places of others.
    * @param fd The connection's descriptor, good during the call.
    * @returns What is to be called when the connection has ended, if anything.
    */
@@ -76,6 +77,10 @@ export async function serveUnix(options: UnixServerOptions): Promise<UnixServer>
       if (ended !== undefined) socket.once("close", ended);
       peers.set(socket, peer);
     } catch (thrown) {
+      if (thrown instanceof OutcallError && thrown.status === 429) {
+        socket.destroy();
+        return;
+      }
       const refusal = refusalFor(thrown, options.target);
       refusals.set(socket, refusal);
       logger(options.target).warn("refused a connection: {reason}", { reason: refusal.message });

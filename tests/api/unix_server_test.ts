@@ -315,3 +315,19 @@ Deno.test("a Host header that makes no URL is a 400 envelope", () =>
     equal(reply.status, 400);
     equal(reply.text.slice(0, 12), '{"ok":false,');
   }));
+
+Deno.test("a connection too many is closed at once, and keeps nobody's place (T-8)", () =>
+  withDirectory(async (directory) => {
+    const path = `${directory}/s.sock`;
+    const server = await serveUnix({
+      ...options(path),
+      admit: () => {
+        throw new OutcallError(429, "peer.busy", "too many connections");
+      },
+    });
+    try {
+      await rejects(send(path, "GET", "/"));
+    } finally {
+      await server.close();
+    }
+  }));
