@@ -13,6 +13,7 @@ import { hostApp } from "./api/host.ts";
 import type { ApiApp } from "./api/router.ts";
 import { admitOperator, operatorSocketAccess } from "./api/operators.ts";
 import type { HostServices, PartHealth, ProxyService } from "./api/services.ts";
+import { assertPlaceFree } from "./api/socket_file.ts";
 import { serveUnix, type UnixServer } from "./api/unix_server.ts";
 import { Bridges } from "./bridge/bridge.ts";
 import { isManagedName } from "./bridge/names.ts";
@@ -147,7 +148,7 @@ class Daemon {
       judge,
       decisions: this.#decisions,
       resolve: (hostname, agent) => this.#dns.resolveFor(agent, hostname),
-      isLocalAddress: isHostAddress,
+      isLocalAddress: (ip) => isHostAddress(ip) || this.#enforcement.contains(ip),
       limits: config.proxyLimits,
     });
     this.#enforcement = new Enforcement(this.#bridges, { dns: this.#dns, proxy: this.#proxy });
@@ -383,6 +384,8 @@ class Daemon {
  * machine is found out behind the firewall.
  */
 function* stepsOf(config: DaemonConfig): Generator<Step, void> {
+  // A second daemon would close what the first one serves, and protect nothing that is not protected.
+  assertPlaceFree(config.socketPath);
   const bridges = new Bridges({
     name: config.bridge,
     subnetBlock: config.subnetBlock,

@@ -7,6 +7,8 @@
 import type { Bridges } from "./bridge/bridge.ts";
 import { type GatewayService, NOTHING_LISTENS, type Segment } from "./bridge/segment.ts";
 import { Mutex } from "./mutex.ts";
+import { Cidr } from "./net/cidr.ts";
+import type { Ip } from "./net/ip.ts";
 
 /** What listens on each gateway. */
 export interface GatewayServices {
@@ -32,6 +34,12 @@ export class Enforcement {
   /** The networks under enforcement now. */
   segments(): readonly Segment[] {
     return [...this.#segments.values()];
+  }
+
+  /** Whether `ip` lies in a managed network: an agent's address, used or not. */
+  contains(ip: Ip): boolean {
+    const plain = ip.mappedIpv4() ?? ip;
+    return this.segments().some(({ subnet }) => Cidr.parse(subnet)?.contains(plain) === true);
   }
 
   /**

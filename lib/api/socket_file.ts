@@ -131,6 +131,19 @@ function lockPlace(path: string): Deno.FsFile {
   throw inUse(path);
 }
 
+/**
+ * For the very start of a daemon, before it touches what belongs to another one that lives. Whatever
+ * else is wrong with the path is found out behind the firewall, by {@linkcode placeSocket}.
+ * @throws OutcallError `socket.in_use`
+ */
+export function assertPlaceFree(path: string): void {
+  try {
+    lockPlace(path).close();
+  } catch (thrown) {
+    if (thrown instanceof OutcallError && thrown.code === "socket.in_use") throw thrown;
+  }
+}
+
 /** Clears the way when `path` is a socket that nobody listens on. */
 async function removeStale(path: string): Promise<void> {
   const found = lstatIfThere(path);

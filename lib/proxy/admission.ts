@@ -70,7 +70,9 @@ export function admitAddress(
 ): Admission {
   const address = ip.text;
   if (isLocalAddress(ip)) {
-    throw new Refusal(403, "dial", "local_address", "the destination is this host", { address });
+    throw new Refusal(403, "dial", "local_address", "the destination is this host or an agent", {
+      address,
+    });
   }
   const admission = admit(
     judge,

@@ -46,7 +46,8 @@ export interface ProxyContext {
   /** The addresses of a name, by the daemon's own resolver, without any address policy. */
   readonly resolve: (hostname: Hostname, agent: Agent) => Promise<readonly Ip[]>;
   /**
-   * Whether an address belongs to this host: its interfaces, gateways, loopback, unspecified, in
+   * Whether an address belongs to this host or to its agents, who do not reach each other (T-2):
+   * interfaces, gateways, loopback, unspecified, managed networks, in
    * whatever spelling (IPv4-mapped IPv6 too). Such an address is never dialled.
    */
   readonly isLocalAddress: (ip: Ip) => boolean;

@@ -1,5 +1,6 @@
 /** Ways around a policy that is wide open but for what it blocks, by packets. */
 import assert from "node:assert/strict";
+import { DEFAULT_PLACE } from "../lab/agent.ts";
 import { DecisionWatch } from "../lab/decisions.ts";
 import { EXAMPLE_ADDRESS, UPSTREAM_RESOLVER, ZONE } from "../lab/internet/world.ts";
 import { HOST_ADDRESS, Lab } from "../lab/lab.ts";
@@ -154,3 +155,50 @@ labTest(
     }
   },
 );
+
+labTest("a second daemon touches nothing of the first one's", { tools: TOOLS }, async () => {
+  await using lab = await Lab.create({ docker: false });
+  await lab.startDaemon({ rules: { "agent.yaml": RULES } });
+  const agent = await lab.agent();
+  const table = (): Promise<string> => lab.host.must(["nft", "-s", "list", "ruleset"]);
+  const before = await table();
+  const second = await lab.host.run(["outcalld"]);
+  assert.equal(second.code, 1);
+  assert.match(second.stderr, /host\.sock/);
+  assert.equal(await table(), before);
+  const dig = await agent.run(["dig", "+short", "+time=2", "api.openai.com"]);
+  assert.match(dig.stdout, /^\d+\.\d+\.\d+\.\d+$/m);
+});
+
+const PRIVATE_RULES = `
+version: "1"
+rules:
+  - id: allow-private
+    action: allow
+    condition: network.ip.inCidr("10.0.0.0/8")
+    egress: { mode: proxy, allow_private_ips: true }
+`;
+
+labTest("no rule lets an agent reach another one through the proxy (T-2)", {
+  tools: TOOLS,
+}, async () => {
+  await using lab = await Lab.create({ docker: false });
+  await lab.startDaemon({ rules: { "agent.yaml": PRIVATE_RULES } });
+  const neighbour = await lab.agent();
+  const agent = await lab.agent({ ...DEFAULT_PLACE, address: "10.200.255.11/24" });
+  const heard = neighbour.spawn(["nc", "-lkvn", "-p", "80"]);
+  await heard.line("stderr", (line) => line.startsWith("Listening"));
+  const curl = ["curl", "-s", "-m", "3", "-o", "/dev/null", "-w", "%{http_code}"];
+  const proxied = [...curl, "-x", "http://10.200.255.1:8080", `http://${AGENT_ADDRESS}/`];
+  // The rule works: a private address that is no agent's gets past policy, and nobody answers there.
+  const control = await agent.run([
+    ...[...curl, "-x", "http://10.200.255.1:8080", "http://10.99.0.2/"],
+  ]);
+  assert.match(control.stdout, /^50[24]$/);
+  assert.equal((await agent.run(proxied)).stdout, "403");
+  // The witness hears: what the host itself sends is the first that arrives.
+  await lab.host.must(["nc", "-z", AGENT_ADDRESS, "80"]);
+  const first = await heard.line("stderr", (line) => line.startsWith("Connection received"));
+  assert.match(first, /10\.200\.255\.1 /);
+  assert.equal(heard.stderr.filter((line) => line.startsWith("Connection received")).length, 1);
+});
