@@ -201,9 +201,7 @@ labTest("an agent asks, is refused, proposes, and gets what the operator grants"
       const child = shim("exec", "sleep", "60");
       await new Promise((resolve) => setTimeout(resolve, 1_000));
       await daemon.kill();
-      const before = Date.now();
-      assert.equal((await child).code, 5);
-      assert.ok(Date.now() - before < 6_000);
+      assert.equal((await child).code, 5); // and not 0, a minute later
       assert.equal((await shim("exec", "true")).code, 5);
       daemon = await lab.startDaemon({});
       assert.equal((await shim("exec", "true")).code, 0);
