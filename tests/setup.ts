@@ -43,6 +43,7 @@ const TEST: readonly Need[] = [
   need("wget", "wget"),
   need("git", "git"),
   need("pip3", "python3-pip"),
+  need("musl-gcc", "musl-tools"),
   need("setpriv", "util-linux"),
   need("script", "bsdutils"),
 ];
