@@ -15,10 +15,16 @@ export interface Upstream {
 /** At most one such connection. */
 export class SpareUpstream {
   #kept: (Upstream & { readonly origin: string }) | null = null;
+  /** Nothing was dropped since the request under way took, or dialled, its connection. */
+  #mayKeep = false;
 
-  /** Keeps `upstream`, whose last response is read to its end, for requests to `origin`. */
+  /**
+   * Keeps `upstream`, whose last response is read to its end, for requests to `origin`. Closes it
+   * instead when {@linkcode drop} was called while it was in use: a reload may forbid what the name's
+   * look-up before it was let go through, such as an alias.
+   */
   keep(origin: string, { stream, ip }: Upstream): void {
-    this.drop();
+    if (!this.#mayKeep) return stream.close();
     const kept = { origin, stream, ip };
     this.#kept = kept;
     stream.onProgress = (): void => {};
@@ -32,12 +38,13 @@ export class SpareUpstream {
   /** Gives the connection to `origin` away, or null; one to elsewhere is closed. */
   take(origin: string): Upstream | null {
     const kept = this.#kept;
+    this.#kept = null;
+    this.#mayKeep = true;
     // Bytes that nobody asked for may have come a moment ago.
     if (kept?.origin !== origin || kept.stream.buffered.length > 0) {
-      this.drop();
+      kept?.stream.close();
       return null;
     }
-    this.#kept = null;
     return kept;
   }
 
@@ -45,5 +52,6 @@ export class SpareUpstream {
   drop(): void {
     this.#kept?.stream.close();
     this.#kept = null;
+    this.#mayKeep = false;
   }
 }
