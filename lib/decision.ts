@@ -36,6 +36,8 @@ export interface Attempt {
   readonly host?: string;
   readonly address?: string;
   readonly port?: number;
+  /** Of packets that the kernel dropped: `tcp`, `udp`, `icmp`, or the protocol's number. */
+  readonly protocol?: string;
   readonly method?: string;
   /** Without the query. */
   readonly path?: string;
@@ -46,8 +48,46 @@ export interface Attempt {
   readonly tool?: string;
 }
 
-/** One decision, as recorded. */
+/** How a tunnel ended. */
+export type TunnelEnd =
+  /** Both sides closed. */
+  | "closed"
+  /** A connection broke. */
+  | "broken"
+  /** Neither side said anything for too long. */
+  | "idle"
+  /** The rules of a reload do not admit it. */
+  | "policy"
+  /** The container is gone, or its address is another's. */
+  | "agent_gone"
+  /** The daemon stopped. */
+  | "stopped";
+
+/** What moved through a tunnel that has ended. */
+export interface TunnelUse {
+  /** Bytes from the agent. */
+  readonly upBytes: number;
+  /** Bytes to the agent. */
+  readonly downBytes: number;
+  readonly end: TunnelEnd;
+}
+
+/** Where the attempts went that one record stands for, when that is more than one place. */
+export interface Targets {
+  readonly distinct: number;
+  /** The first few, as `address:port`, or what else tells them apart. */
+  readonly first: readonly string[];
+}
+
+/**
+ * Version of the shape below as JSON. It rises when a field changes its meaning or goes away; a new
+ * field does not change it.
+ */
+export const DECISION_SCHEMA = 1;
+
+/** One decision, as recorded. It may grow afterwards: see {@linkcode DecisionLog.update}. */
 export interface Decision {
+  readonly schema: typeof DECISION_SCHEMA;
   /** Sortable by time: see {@linkcode decisionId}. */
   readonly id: string;
   /** ISO 8601, UTC, milliseconds. */
@@ -65,9 +105,21 @@ export interface Decision {
   readonly rule: RuleRef | null;
   /** Of a DNS answer: milliseconds the upstreams took; null: it was cached. */
   readonly upstreamMs?: number | null;
-  /** Identical attempts of the same moment that this record stands for; absent: one. */
+  /** Attempts that this record stands for, alike but for {@linkcode targets}; absent: one. */
   readonly count?: number;
+  readonly targets?: Targets;
+  /** Milliseconds from the attempt to its end: the answer, or the close of the tunnel. */
+  readonly durationMs?: number;
+  /** Of a tunnel that has ended. */
+  readonly tunnel?: TunnelUse;
+  /** When it grew last, as `time`; absent: never. */
+  readonly updated?: string;
 }
+
+/** What may come to be known after a decision was recorded. */
+export type DecisionChanges = Partial<
+  Pick<Decision, "attempt" | "count" | "targets" | "durationMs" | "tunnel">
+>;
 
 const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz";
 let lastMs = 0;
@@ -110,22 +162,60 @@ export function decisionId(nowMs: number = Date.now()): string {
   return base32(lastMs, 9) + base32(sequence, 4) + base32(randomNumber(), 4);
 }
 
-/** What a layer hands in; id and time are added here. */
-export type NewDecision = Omit<Decision, "id" | "time">;
+/** What a layer hands in; the rest is added here. */
+export type NewDecision = Omit<Decision, "schema" | "id" | "time" | "updated">;
 
-/** Receives each decision once. Must not throw and must return quickly. */
-export type DecisionSink = (decision: Decision) => void;
+/**
+ * Gives a decision its id and time.
+ * @param timeText `nowMs` as ISO 8601: whoever names many at a time makes it once.
+ */
+export function nameDecision(decision: NewDecision, nowMs: number, timeText: string): Decision {
+  return { schema: DECISION_SCHEMA, id: decisionId(nowMs), time: timeText, ...decision };
+}
+
+/** Whether a decision is seen for the first time, or a newer version of one that was seen before. */
+export type Change = "new" | "update";
+
+/**
+ * Receives each decision once as new, and each newer version of it. Must not throw and must return
+ * quickly.
+ * @param sequence Rises with each change, over restarts too: a reader that knows everything up to
+ * one number lacks exactly what has a higher one.
+ */
+export type DecisionSink = (decision: Decision, change: Change, sequence: number) => void;
+
+/** A version of a decision, and when in the order of all changes it came. */
+export interface Recorded {
+  readonly decision: Decision;
+  readonly sequence: number;
+}
+
+/** Changes a millisecond, on average over a daemon's life, that keep sequences rising over a restart. */
+const SEQUENCES_PER_MS = 1000;
+
+/** The sequence that changes at this time have or exceed; safe integers until the year 2255. */
+export function sequenceAt(timeMs: number): number {
+  return timeMs * SEQUENCES_PER_MS;
+}
 
 /** Names and remembers decisions: a bounded ring of the newest, and sinks that see each one. */
 export class DecisionLog {
-  readonly #ring: Decision[] = [];
+  readonly #ring: Recorded[] = [];
   readonly #sinks: DecisionSink[] = [];
   #next = 0;
+  #sequence: number;
 
   /** @param capacity How many of the newest decisions stay in memory. */
-  constructor(readonly capacity: number = 10_000) {}
+  constructor(readonly capacity: number = 10_000) {
+    this.#sequence = sequenceAt(Date.now());
+  }
 
-  /** Adds a receiver of every later decision. */
+  /** Sequence of the newest change. */
+  get sequence(): number {
+    return this.#sequence;
+  }
+
+  /** Adds a receiver of every later change. */
   addSink(sink: DecisionSink): void {
     this.#sinks.push(sink);
   }
@@ -133,30 +223,56 @@ export class DecisionLog {
   /** Names, stores and hands on one decision; returns it with its id. */
   record(decision: NewDecision): Decision {
     const now = Date.now();
-    const named: Decision = {
-      id: decisionId(now),
-      time: new Date(now).toISOString(),
-      ...decision,
-    };
+    const named = nameDecision(decision, now, new Date(now).toISOString());
     this.add(named);
     return named;
   }
 
   /** Stores and hands on a decision that was named in another isolate. */
   add(decision: Decision): void {
-    this.#ring[this.#next] = decision;
+    const sequence = ++this.#sequence;
+    this.#ring[this.#next] = { decision, sequence };
     this.#next = (this.#next + 1) % this.capacity;
-    for (const sink of this.#sinks) sink(decision);
+    for (const sink of this.#sinks) sink(decision, "new", sequence);
+  }
+
+  /**
+   * Adds to a decision what came to be known later.
+   * @param decision Its newest version: whoever makes a record grow keeps it, because this log may
+   * have forgotten it by then.
+   * @returns the version that is the newest now.
+   */
+  update(decision: Decision, changes: DecisionChanges): Decision {
+    const sequence = ++this.#sequence;
+    const updated: Decision = { ...decision, ...changes, updated: new Date().toISOString() };
+    const slot = this.#slotOf(decision.id);
+    if (slot !== null) this.#ring[slot] = { decision: updated, sequence };
+    for (const sink of this.#sinks) sink(updated, "update", sequence);
+    return updated;
+  }
+
+  /** Backwards from the newest: what grows is mostly young. */
+  #slotOf(id: string): number | null {
+    const { length } = this.#ring;
+    for (let back = 1; back <= length; back++) {
+      const slot = (this.#next - back + length) % length;
+      if (this.#ring[slot]?.decision.id === id) return slot;
+    }
+    return null;
+  }
+
+  #ordered(): Recorded[] {
+    return [...this.#ring.slice(this.#next), ...this.#ring.slice(0, this.#next)];
   }
 
   /** The newest decisions, oldest first, at most `limit`. */
   recent(limit: number = this.capacity): Decision[] {
-    const ordered = [...this.#ring.slice(this.#next), ...this.#ring.slice(0, this.#next)];
-    return ordered.slice(Math.max(0, ordered.length - limit));
+    const ordered = this.#ordered();
+    return ordered.slice(Math.max(0, ordered.length - limit)).map(({ decision }) => decision);
   }
 
   /** The decision with this id, while it is still in memory. */
   find(id: string): Decision | undefined {
-    return this.#ring.find((decision) => decision.id === id);
+    return this.#ring.find(({ decision }) => decision.id === id)?.decision;
   }
 }

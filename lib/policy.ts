@@ -11,7 +11,7 @@ import type {
   RuleDetail,
   RuleSummary,
 } from "./api/services.ts";
-import type { Decision } from "./decision.ts";
+import type { Change, Decision } from "./decision.ts";
 import { messageOf, OutcallError } from "./errors.ts";
 import { logger } from "./log.ts";
 import { Mutex } from "./mutex.ts";
@@ -151,9 +151,10 @@ export class ActivePolicy implements PolicyService {
   };
 
   /** Counts what an enforcement point decided, and logs it for rules that ask; to be a sink of the decision log. */
-  readonly count = ({ id, rule, reason, verdict, layer, time, count }: Decision): void => {
+  readonly count = (decision: Decision, change: Change): void => {
+    const { id, rule, reason, verdict, layer, time, count } = decision;
     // A rule that is named for its port did not match.
-    if (rule === null || reason === "port") return;
+    if (change !== "new" || rule === null || reason === "port") return;
     // Other reasons refuse what the rule would have let pass.
     const blocked = verdict === "block" && (reason === "rule" || reason === "rule_error");
     this.#counters.countMatch(rule, blocked, Date.parse(time), count);

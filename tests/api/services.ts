@@ -77,6 +77,7 @@ export const AGENT_NET: NetworkStatus = {
 
 /** One blocked DNS question. */
 export const DECISION: Decision = {
+  schema: 1,
   id: "01k9zzzzz0000abcd",
   time: "2026-01-02T03:04:05.678Z",
   generation: 1,
@@ -270,6 +271,8 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
           prefix_length: 24,
           gateway: "10.200.255.1",
           proxy_port: 8080,
+          agent_socket_folder: "/run/outcall/agent.sock.d",
+          shim: "/usr/local/bin/outcall-agent",
         });
       },
       join: ({ port }: AgentJoinRequest) => {

@@ -139,6 +139,7 @@ Deno.test("an allowed name is resolved and decided by its rule (S007-AS-001, D7)
   const { id: _id, time: _time, upstreamMs, ...decision } = world.decision();
   assert.equal(typeof upstreamMs, "number");
   assert.deepEqual(decision, {
+    schema: 1,
     generation: 1,
     layer: "dns",
     agent: { name: "coder", address: AGENT.address, network: "outcall-test" },

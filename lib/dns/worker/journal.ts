@@ -1,5 +1,5 @@
 /** Decisions on their way from the worker to the main isolate, and the replies they stand for. */
-import { type Decision, decisionId, type NewDecision } from "../../decision.ts";
+import { type Decision, nameDecision, type NewDecision } from "../../decision.ts";
 import type { DecisionRecorder } from "../filter.ts";
 import type { Activity } from "./protocol.ts";
 
@@ -68,7 +68,7 @@ export class Journal implements DecisionRecorder {
       this.#nowMs = now;
       this.#nowText = new Date(now).toISOString();
     }
-    const named = { id: decisionId(now), time: this.#nowText, ...decision };
+    const named = nameDecision(decision, now, this.#nowText);
     this.#decisions.push(named);
     this.#counts.push(1);
     return named;

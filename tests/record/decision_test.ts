@@ -1,0 +1,81 @@
+/** The decision log: ids, the ring of the newest, and records that grow. */
+import assert from "node:assert/strict";
+import {
+  type Change,
+  type Decision,
+  DECISION_SCHEMA,
+  decisionId,
+  DecisionLog,
+  sequenceAt,
+} from "../../lib/decision.ts";
+import { blockedName } from "./support.ts";
+
+interface Seen {
+  readonly decision: Decision;
+  readonly change: Change;
+  readonly sequence: number;
+}
+
+function watched(capacity: number): { readonly log: DecisionLog; readonly seen: Seen[] } {
+  const log = new DecisionLog(capacity);
+  const seen: Seen[] = [];
+  log.addSink((decision, change, sequence) => void seen.push({ decision, change, sequence }));
+  return { log, seen };
+}
+
+Deno.test("ids sort in the order they were made, also when the clock steps back", () => {
+  const later = Date.now() + 60_000;
+  const ids = [decisionId(later), decisionId(later - 5_000), decisionId(later), decisionId()];
+  assert.deepEqual(ids.toSorted(), ids);
+  assert.equal(new Set(ids).size, ids.length);
+  for (const id of ids) assert.match(id, /^[0-9a-hjkmnp-tv-z]{17}$/);
+});
+
+Deno.test("a record says which version of the schema it has", () => {
+  assert.equal(new DecisionLog().record(blockedName("a.test")).schema, DECISION_SCHEMA);
+});
+
+Deno.test("the ring keeps the newest, oldest first", () => {
+  const { log } = watched(3);
+  for (const name of ["a", "b", "c", "d"]) log.record(blockedName(name));
+  assert.deepEqual(log.recent().map(({ attempt }) => attempt.host), ["b", "c", "d"]);
+  assert.deepEqual(log.recent(1).map(({ attempt }) => attempt.host), ["d"]);
+});
+
+Deno.test("a record that grows keeps its id and place, and every receiver sees both versions", () => {
+  const { log, seen } = watched(3);
+  const first = log.record(blockedName("a"));
+  log.record(blockedName("b"));
+  const grown = log.update(first, { count: 7, targets: { distinct: 2, first: ["a:1", "a:2"] } });
+  assert.deepEqual(log.recent().map(({ count }) => count), [7, undefined]);
+  assert.equal(log.find(first.id), grown);
+  assert.equal(grown.time, first.time);
+  assert.ok(grown.updated !== undefined && grown.updated >= first.time);
+  assert.deepEqual(
+    seen.map(({ decision, change }) => [decision.id === first.id, change]),
+    [[true, "new"], [false, "new"], [true, "update"]],
+  );
+});
+
+Deno.test("a record that left the ring still grows for the receivers", () => {
+  const { log, seen } = watched(1);
+  const first = log.record(blockedName("a"));
+  log.record(blockedName("b"));
+  log.update(first, { durationMs: 5 });
+  assert.equal(log.find(first.id), undefined);
+  assert.equal(seen.at(-1)?.decision.durationMs, 5);
+  assert.deepEqual(log.recent().map(({ attempt }) => attempt.host), ["b"]);
+});
+
+Deno.test("sequences rise with each change, and from one daemon to the next", () => {
+  const { log, seen } = watched(10);
+  const first = log.record(blockedName("a"));
+  log.update(first, { count: 2 });
+  log.record(blockedName("b"));
+  const sequences = seen.map(({ sequence }) => sequence);
+  assert.deepEqual(sequences.toSorted((a, b) => a - b), sequences);
+  assert.equal(new Set(sequences).size, 3);
+  assert.equal(log.sequence, sequences.at(-1));
+  assert.ok(sequenceAt(Date.now() + 1_000) > log.sequence);
+  assert.ok(Number.isSafeInteger(log.sequence));
+});
