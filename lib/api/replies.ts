@@ -132,6 +132,8 @@ export const expressionReply = z.object({
 
 const clause = z.object({
   text: z.string(),
+  line: z.int(),
+  column: z.int(),
   truth: z.enum(["true", "false", "error", "pending", "never"]),
   facts: z.record(z.string(), z.unknown()),
 }) satisfies z.ZodType<Clause>;

@@ -8,7 +8,7 @@ import { costNs } from "./cost.ts";
 import { Definitions, type Expression } from "./definitions.ts";
 import { type Diagnostic, type Finding, Source, type Span } from "./diagnostic.ts";
 import { type RawFile, type RawRule, readDocument } from "./document.ts";
-import { type Expr, parts } from "./ir.ts";
+import { clausesOf, type Expr, parts } from "./ir.ts";
 import { celEnvironment } from "./language.ts";
 import { LIMITS } from "./limits.ts";
 import { lowerExpression } from "./lower.ts";
@@ -212,6 +212,10 @@ class Compiler {
         log: rule.log,
         egress: rule.egress,
         expr: compiled.expr,
+        places: clausesOf(compiled.expr).map(({ at: [start, end] }) => {
+          const { line, column } = source.position(expression.locate(start, end).start);
+          return [line, column] as const;
+        }),
       },
     });
   }

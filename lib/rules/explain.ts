@@ -4,12 +4,13 @@
  */
 import { isUnder } from "../net/host.ts";
 import { judge, type JudgedStep } from "./answer.ts";
+import { decide } from "./decide.ts";
 import { compileCondition, compileValue } from "./evaluate.ts";
-import { type Expr, parts } from "./ir.ts";
+import { clausesOf, type Expr, parts } from "./ir.ts";
 import { PENDING_FACTS } from "./language.ts";
 import { CAN_BE_TRUE, Evaluation, FAILED, FALSE, isKnown, type Outcome, TRUE } from "./outcome.ts";
 import type { CompiledRule, Policy } from "./policy.ts";
-import { type RequestSpec, stepsOf } from "./request.ts";
+import { type RequestSpec, type Step, stepsOf } from "./request.ts";
 import type { Facts, Layer, Verdict } from "./types.ts";
 
 /** What a condition came to. `pending`: a later layer will know. `never`: nobody will. */
@@ -19,6 +20,9 @@ export type Truth = "true" | "false" | "error" | "pending" | "never";
 export interface Clause {
   /** As written, with definitions expanded. */
   readonly text: string;
+  /** Where it begins in the rule's file, from 1; of a definition: where that is used. */
+  readonly line: number;
+  readonly column: number;
   readonly truth: Truth;
   /** Facts that it reads; null where one is not known. */
   readonly facts: Readonly<Record<string, unknown>>;
@@ -58,18 +62,6 @@ function truthOf(outcome: Outcome): Truth {
   return (outcome & CAN_BE_TRUE) === 0 ? "never" : "pending";
 }
 
-/** The parts of a condition that are joined by `&&`, `||` and `?:`. */
-function clausesOf(expr: Expr): readonly Expr[] {
-  switch (expr.op) {
-    case "and":
-    case "or":
-    case "if":
-      return parts(expr).flatMap(clausesOf);
-    default:
-      return [expr];
-  }
-}
-
 /** Facts that an expression reads, with their values. */
 function factsOf(expr: Expr, evaluation: Evaluation): Record<string, unknown> {
   if (expr.op === "fact") {
@@ -94,9 +86,14 @@ function textOf({ at: [start, end] }: Expr, condition: string): string {
   return condition.slice(start, stop).trimEnd();
 }
 
-function explainClause(expr: Expr, condition: string, evaluation: Evaluation): Clause {
+function explainClause(rule: CompiledRule, expr: Expr, evaluation: Evaluation): Clause {
+  // Of `a ? b : c` as a whole: where a stands.
+  const [first = expr] = clausesOf(expr);
+  const [line, column] = rule.places[clausesOf(rule.expr).indexOf(first)] ?? [rule.line, 1];
   return {
-    text: textOf(expr, condition),
+    text: textOf(expr, rule.condition),
+    line,
+    column,
     truth: truthOf(compileCondition(expr)(evaluation)),
     facts: factsOf(expr, evaluation),
   };
@@ -110,7 +107,7 @@ function explainRule(rule: CompiledRule, evaluation: Evaluation): ExplainedRule 
     action: rule.action,
     condition: rule.condition,
     truth: truthOf(rule.evaluate(evaluation)),
-    clauses: clausesOf(rule.expr).map((expr) => explainClause(expr, rule.condition, evaluation)),
+    clauses: clausesOf(rule.expr).map((expr) => explainClause(rule, expr, evaluation)),
   };
 }
 
@@ -182,7 +179,7 @@ function nearestRule(policy: Policy, evaluation: Evaluation): ExplainedStep["nea
   const { rule, failed } = best;
   return {
     rule: explainRule(rule, evaluation),
-    failed: failed === null ? null : explainClause(failed, rule.condition, evaluation),
+    failed: failed === null ? null : explainClause(rule, failed, evaluation),
   };
 }
 
@@ -198,6 +195,13 @@ function explainStep(policy: Policy, step: JudgedStep): ExplainedStep {
     rule: rule === undefined ? null : explainRule(rule, evaluation),
     nearest: isDecided ? null : nearestRule(policy, evaluation),
   };
+}
+
+/** Explains what each layer says, whatever the others say. */
+export function explainEach(policy: Policy, steps: readonly Step[]): readonly ExplainedStep[] {
+  return steps.map((step) =>
+    explainStep(policy, { ...step, verdict: decide(policy, step.layer, step.facts) })
+  );
 }
 
 /** Explains what a policy says to a hypothetical request. */

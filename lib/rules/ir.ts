@@ -136,3 +136,15 @@ export function mentions(expr: Expr, fact: FactName): boolean {
   return (expr.op === "fact" && expr.name === fact) ||
     parts(expr).some((part) => mentions(part, fact));
 }
+
+/** The clauses of a condition: the parts that are joined by `&&`, `||` and `?:`, as written. */
+export function clausesOf(expr: Expr): readonly Expr[] {
+  switch (expr.op) {
+    case "and":
+    case "or":
+    case "if":
+      return parts(expr).flatMap(clausesOf);
+    default:
+      return [expr];
+  }
+}

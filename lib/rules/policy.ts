@@ -21,6 +21,8 @@ export interface RuleData extends RuleRef {
   /** Null for block rules. */
   readonly egress: Egress | null;
   readonly expr: Expr;
+  /** Where each clause of `expr` begins in the file, in the order of {@linkcode clausesOf}. */
+  readonly places: readonly (readonly [line: number, column: number])[];
 }
 
 /** Whether two rules say the same, wherever they are written. */

@@ -96,7 +96,7 @@ dns       ALLOW  rule read-docs (DIR/rules.d/a.yaml:9)
 
 connect   BLOCK  no rule matches (default policy)
           nearest: read-docs (DIR/rules.d/a.yaml:9)
-          fails on: http.method in ["GET", "HEAD"]
+          fails on: http.method in ["GET", "HEAD"] (DIR/rules.d/a.yaml:12:7)
             true   http.host == "docs.org"         http.host is "docs.org"
             false  http.method in ["GET", "HEAD"]  http.method is "CONNECT"
 

@@ -49,6 +49,8 @@ Deno.test("explain() walks DNS, CONNECT and SNI for an https URL (D31)", () => {
     truth: "true",
     clauses: [{
       text: 'http.host == "api.openai.com"',
+      line: 10,
+      column: 16,
       truth: "true",
       facts: { "http.host": "api.openai.com" },
     }],
@@ -71,6 +73,8 @@ Deno.test("explain() names the layer that says no, the nearest rule and the clau
   assert.equal(last?.nearest?.rule.id, "docs");
   assert.deepEqual(last?.nearest?.failed, {
     text: 'agent.name == "reader"',
+    line: 16,
+    column: 7,
     truth: "false",
     facts: { "agent.name": "writer" },
   });
@@ -82,6 +86,8 @@ Deno.test("explain() says what nobody sees inside a tunnel", () => {
   assert.equal(last?.layer, "connect");
   assert.deepEqual(last?.nearest?.failed, {
     text: 'http.method == "GET"',
+    line: 15,
+    column: 7,
     truth: "false",
     facts: { "http.method": "CONNECT" },
   });
