@@ -5,31 +5,35 @@
 import type { Agent } from "./agents.ts";
 import type { Layer, RuleRef } from "./rules/types.ts";
 
-/** Why an attempt was allowed or blocked: stable codes, shown to agents and operators alike. */
-export type Reason =
-  | "rule"
-  | "rule_error"
-  | "default"
-  | "port"
-  | "unknown_source"
-  | "restricted_address"
-  | "local_address"
-  | "malformed"
-  | "sni_missing"
-  | "sni_mismatch"
-  | "not_tls"
-  | "limit"
+/** Why attempts are allowed or blocked: stable codes, shown to agents and operators alike. */
+export const REASONS = [
+  "rule",
+  "rule_error",
+  "default",
+  "port",
+  "unknown_source",
+  "restricted_address",
+  "local_address",
+  "malformed",
+  "sni_missing",
+  "sni_mismatch",
+  "not_tls",
+  "limit",
   /** An agent's queries come faster than they may. */
-  | "query_rate"
+  "query_rate",
   /** Too many new names under one rule. */
-  | "name_rate"
+  "name_rate",
   /** A name that looks like data in disguise. */
-  | "name_shape"
+  "name_shape",
   /** A defect: what cannot be judged is blocked. */
-  | "internal_error"
-  | "upstream_failed"
+  "internal_error",
+  "upstream_failed",
   /** The agent's side closed before there was anything else to decide. */
-  | "client_closed";
+  "client_closed",
+] as const;
+
+/** One of {@linkcode REASONS}. */
+export type Reason = typeof REASONS[number];
 
 /** What was attempted, as far as the layer knows. Never headers, bodies, queries or secrets. */
 export interface Attempt {
@@ -48,20 +52,24 @@ export interface Attempt {
   readonly tool?: string;
 }
 
-/** How a tunnel ended. */
-export type TunnelEnd =
+/** How tunnels end. */
+export const TUNNEL_ENDS = [
   /** Both sides closed. */
-  | "closed"
+  "closed",
   /** A connection broke. */
-  | "broken"
+  "broken",
   /** Neither side said anything for too long. */
-  | "idle"
+  "idle",
   /** The rules of a reload do not admit it. */
-  | "policy"
+  "policy",
   /** The container is gone, or its address is another's. */
-  | "agent_gone"
+  "agent_gone",
   /** The daemon stopped. */
-  | "stopped";
+  "stopped",
+] as const;
+
+/** One of {@linkcode TUNNEL_ENDS}. */
+export type TunnelEnd = typeof TUNNEL_ENDS[number];
 
 /** What moved through a tunnel that has ended. */
 export interface TunnelUse {
@@ -85,6 +93,22 @@ export interface Targets {
  */
 export const DECISION_SCHEMA = 1;
 
+/** Where decisions are made: every layer of the policy, and the kernel's firewall. */
+export const DECISION_LAYERS = [
+  "dns",
+  "grant",
+  "connect",
+  "sni",
+  "http",
+  "dial",
+  "agent",
+  "container",
+  "kernel",
+] as const satisfies readonly (Layer | "kernel")[];
+
+/** One of {@linkcode DECISION_LAYERS}. */
+export type DecisionLayer = typeof DECISION_LAYERS[number];
+
 /** One decision, as recorded. It may grow afterwards: see {@linkcode DecisionLog.update}. */
 export interface Decision {
   readonly schema: typeof DECISION_SCHEMA;
@@ -94,7 +118,7 @@ export interface Decision {
   readonly time: string;
   /** Generation of the policy snapshot that decided. */
   readonly generation: number;
-  readonly layer: Layer | "kernel";
+  readonly layer: DecisionLayer;
   /** Null: the source lies outside every managed network. */
   readonly agent: Agent | null;
   /** Source address as the kernel reported it. */
@@ -162,6 +186,11 @@ export function decisionId(nowMs: number = Date.now()): string {
   return base32(lastMs, 9) + base32(sequence, 4) + base32(randomNumber(), 4);
 }
 
+/** Sorts before every id of this millisecond and later, and after all earlier ones. */
+export function earliestIdAt(timeMs: number): string {
+  return base32(timeMs, 9);
+}
+
 /** What a layer hands in; the rest is added here. */
 export type NewDecision = Omit<Decision, "schema" | "id" | "time" | "updated">;
 
@@ -204,15 +233,22 @@ export class DecisionLog {
   readonly #sinks: DecisionSink[] = [];
   #next = 0;
   #sequence: number;
+  #forgotten: number;
 
   /** @param capacity How many of the newest decisions stay in memory. */
   constructor(readonly capacity: number = 10_000) {
     this.#sequence = sequenceAt(Date.now());
+    this.#forgotten = this.#sequence;
   }
 
   /** Sequence of the newest change. */
   get sequence(): number {
     return this.#sequence;
+  }
+
+  /** Changes up to this sequence may be missing from {@linkcode since}; later ones are all there. */
+  get forgotten(): number {
+    return this.#forgotten;
   }
 
   /** Adds a receiver of every later change. */
@@ -231,6 +267,7 @@ export class DecisionLog {
   /** Stores and hands on a decision that was named in another isolate. */
   add(decision: Decision): void {
     const sequence = ++this.#sequence;
+    this.#forgotten = Math.max(this.#forgotten, this.#ring[this.#next]?.sequence ?? 0);
     this.#ring[this.#next] = { decision, sequence };
     this.#next = (this.#next + 1) % this.capacity;
     for (const sink of this.#sinks) sink(decision, "new", sequence);
@@ -246,7 +283,8 @@ export class DecisionLog {
     const sequence = ++this.#sequence;
     const updated: Decision = { ...decision, ...changes, updated: new Date().toISOString() };
     const slot = this.#slotOf(decision.id);
-    if (slot !== null) this.#ring[slot] = { decision: updated, sequence };
+    if (slot === null) this.#forgotten = sequence;
+    else this.#ring[slot] = { decision: updated, sequence };
     for (const sink of this.#sinks) sink(updated, "update", sequence);
     return updated;
   }
@@ -263,6 +301,12 @@ export class DecisionLog {
 
   #ordered(): Recorded[] {
     return [...this.#ring.slice(this.#next), ...this.#ring.slice(0, this.#next)];
+  }
+
+  /** What changed after `sequence`, in that order, as far as it is in memory. */
+  since(sequence: number): Recorded[] {
+    return this.#ring.filter((recorded) => recorded.sequence > sequence)
+      .sort((a, b) => a.sequence - b.sequence);
   }
 
   /** The newest decisions, oldest first, at most `limit`. */

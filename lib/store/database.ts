@@ -27,7 +27,24 @@ const MIGRATIONS: readonly string[] = [
    ) STRICT;
    CREATE INDEX rule_requests_by_agent ON rule_requests (agent_key, status);
    CREATE INDEX rule_requests_by_status ON rule_requests (status, expires_ms);`,
+  // Written by lib/record alone. What filters compare stands beside the record itself.
+  `CREATE TABLE decisions (
+     sequence INTEGER PRIMARY KEY,
+     id TEXT NOT NULL UNIQUE,
+     agent TEXT NOT NULL,
+     verdict TEXT NOT NULL,
+     layer TEXT NOT NULL,
+     host TEXT NOT NULL,
+     rule TEXT NOT NULL,
+     count INTEGER NOT NULL,
+     record TEXT NOT NULL
+   ) STRICT;`,
 ];
+
+/** Path of the database in the state directory. */
+export function databasePath(directory: string): string {
+  return join(directory, "outcall.db");
+}
 
 /**
  * Opens the database in `directory`, making both where they are missing, for our user alone.
@@ -35,7 +52,7 @@ const MIGRATIONS: readonly string[] = [
  * empty one.
  */
 export function openDatabase(directory: string): DatabaseSync {
-  const path = join(directory, "outcall.db");
+  const path = databasePath(directory);
   try {
     Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
     // Before SQLite makes it with the mode of the umask.
@@ -62,12 +79,27 @@ function prepare(database: DatabaseSync): void {
   database.exec(
     "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 2000;",
   );
-  const [check] = Object.values(database.prepare("PRAGMA quick_check(1)").get() ?? {});
-  if (check !== "ok") throw new Error(`it is damaged: ${String(check)}`);
+  checkTables(database);
   const version = Number(Object.values(database.prepare("PRAGMA user_version").get() ?? {})[0]);
   if (version > MIGRATIONS.length) throw new Error(`it was made by a newer version (${version})`);
   for (const [from, migration] of MIGRATIONS.entries()) {
     if (from < version) continue;
     database.exec(`BEGIN IMMEDIATE; ${migration} PRAGMA user_version = ${from + 1}; COMMIT;`);
+  }
+}
+
+/**
+ * The decisions are not looked at: there are many, and nothing that is enforced depends on them.
+ * @throws Error when what enforcement depends on is damaged.
+ */
+function checkTables(database: DatabaseSync): void {
+  const tables = database.prepare(
+    "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'decisions'",
+  ).all().flatMap((row) => Object.values(row ?? {}));
+  for (const table of tables) {
+    const [check] = Object.values(
+      database.prepare(`PRAGMA quick_check('${String(table)}')`).get() ?? {},
+    );
+    if (check !== "ok") throw new Error(`it is damaged: ${String(check)}`);
   }
 }

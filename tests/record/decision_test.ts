@@ -8,6 +8,7 @@ import {
   DecisionLog,
   sequenceAt,
 } from "../../lib/decision.ts";
+import { decisionSchema } from "../../lib/record/schema.ts";
 import { blockedName } from "./support.ts";
 
 interface Seen {
@@ -78,4 +79,40 @@ Deno.test("sequences rise with each change, and from one daemon to the next", ()
   assert.equal(log.sequence, sequences.at(-1));
   assert.ok(sequenceAt(Date.now() + 1_000) > log.sequence);
   assert.ok(Number.isSafeInteger(log.sequence));
+});
+
+Deno.test("what changed since a sequence comes in the order of changes, as far as it is remembered", () => {
+  const { log, seen } = watched(3);
+  const first = log.record(blockedName("a"));
+  log.record(blockedName("b"));
+  log.update(first, { count: 2 });
+  const hosts = (sequence: number): (string | undefined)[] =>
+    log.since(sequence).map(({ decision }) => decision.attempt.host);
+  assert.deepEqual(hosts(log.forgotten), ["b", "a"]);
+  assert.deepEqual(hosts(seen[1]?.sequence ?? 0), ["a"]);
+  assert.deepEqual(hosts(log.sequence), []);
+  const before = log.forgotten;
+  for (const name of ["c", "d"]) log.record(blockedName(name));
+  assert.ok(log.forgotten > before, "a, changed after b, has left");
+  assert.deepEqual(hosts(0), ["b", "c", "d"]);
+});
+
+Deno.test("a decision survives JSON and its check unchanged, whatever it carries", () => {
+  const log = new DecisionLog();
+  const record = log.record(blockedName("a"));
+  const grown = log.update(record, {
+    count: 3,
+    durationMs: 1.5,
+    targets: { distinct: 2, first: ["1.1.1.1:53", "1.1.1.1:54"] },
+    tunnel: { upBytes: 1, downBytes: 2, end: "closed" },
+  });
+  const plain = log.record({
+    ...blockedName("b"),
+    agent: null,
+    upstreamMs: null,
+    rule: { id: "r", file: "/etc/outcall/rules.d/a.yaml", line: 3 },
+  });
+  for (const decision of [record, grown, plain]) {
+    assert.deepEqual(decisionSchema.parse(JSON.parse(JSON.stringify(decision))), decision);
+  }
 });
