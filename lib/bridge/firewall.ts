@@ -6,6 +6,7 @@
  */
 import { z } from "zod";
 import { interfaceName, ipv4, ipv4Subnet } from "./elements.ts";
+import { type DropPrefix, reportAndDrop, reportedSet } from "./report.ts";
 import type { Listening, Segment } from "./segment.ts";
 import type { NftRule, NftTable, Part } from "./table.ts";
 
@@ -65,9 +66,10 @@ const FORWARD: readonly NftRule[] = [
     verdict: "accept",
     comment: "neither side is managed",
   },
-  drop("meta nfproto ipv6", "IPv6 from or to an agent"),
-  drop("iifname @bridges oifname @bridges", "agent to agent"),
-  drop(
+  report("ipv6", "meta nfproto ipv6", "IPv6 from or to an agent"),
+  report("agent_to_agent", "iifname @bridges oifname @bridges", "agent to agent"),
+  report(
+    "forward_denied",
     "iifname @bridges meta l4proto tcp ct state new tcp flags & (fin | syn | rst | ack) != syn",
     "agent to outside in mid-connection",
   ),
@@ -95,27 +97,30 @@ const FORWARD: readonly NftRule[] = [
     verdict: "accept",
     comment: "error about a connection of a grant",
   },
-  drop("iifname @bridges", "agent to outside"),
-  drop("oifname @bridges", "outside to agent"),
+  report("forward_denied", "iifname @bridges", "agent to outside"),
+  report("outside_denied", "oifname @bridges", "outside to agent"),
 ];
 
+const TO_SERVICE = "iifname . ip daddr . meta l4proto . th dport @services";
+
 const INPUT_FROM_AGENTS: readonly NftRule[] = [
-  drop('iifname != @bridges iifname != "lo" ip daddr @gateways', "outside to gateway"),
+  report(
+    "outside_denied",
+    'iifname != @bridges iifname != "lo" ip daddr @gateways',
+    "outside to gateway",
+  ),
   { match: "iifname != @bridges", verdict: "accept", comment: "not from an agent" },
-  drop("meta nfproto ipv6", "IPv6 from an agent"),
-  drop("iifname . ip saddr != @subnets", "agent with a foreign source address"),
-  drop("ct state invalid", "agent outside any connection"),
+  report("ipv6", "meta nfproto ipv6", "IPv6 from an agent"),
+  report("spoofed", "iifname . ip saddr != @subnets", "agent with a foreign source address"),
+  // Not reported: the last packets of connections that were cut are nobody's attempt.
+  drop(`ct state invalid ${TO_SERVICE}`, "agent to its gateway outside any connection"),
   {
     match: "ct state established ct direction reply",
     verdict: "accept",
     comment: "agent answers the host",
   },
-  {
-    match: "iifname . ip daddr . meta l4proto . th dport @services",
-    verdict: "accept",
-    comment: "agent to its gateway",
-  },
-  drop("", "agent to host"),
+  { match: TO_SERVICE, verdict: "accept", comment: "agent to its gateway" },
+  report("input_denied", "", "agent to host"),
 ];
 
 const MASQUERADE: readonly NftRule[] = [
@@ -130,8 +135,24 @@ const OUTPUT: readonly NftRule[] = [
   drop("oifname @bridges meta nfproto ipv6", "IPv6 to an agent"),
 ];
 
+/** By the bridge and the address, which is as pinned: the `bridge` table has seen to that. */
+const AGENT = "iifname . ip saddr";
+
+const REPORTS = [
+  reportAndDrop("forward_denied", AGENT),
+  reportAndDrop("agent_to_agent", AGENT),
+  reportAndDrop("input_denied", AGENT),
+  reportAndDrop("spoofed", null),
+  reportAndDrop("ipv6", null),
+  reportAndDrop("outside_denied", null),
+];
+
 function drop(match: string, comment: string): NftRule {
   return { match, statements: "counter", verdict: "drop", comment };
+}
+
+function report(prefix: DropPrefix, match: string, comment: string): NftRule {
+  return { match, statements: "counter", verdict: `goto ${prefix}`, comment };
 }
 
 /**
@@ -197,7 +218,9 @@ export function firewallTable(state: FirewallState): NftTable {
         comment: "whose connections to where may go on",
         elements: state.granted,
       },
+      reportedSet(["ifname", "ipv4_addr"]),
     ],
+    targets: REPORTS,
     chains: [
       {
         name: "forward",

@@ -10,6 +10,7 @@
 import { z } from "zod";
 import { interfaceName, ipv4, ipv4Subnet } from "./elements.ts";
 import type { Pin } from "./ports.ts";
+import { type DropPrefix, reportAndDrop, reportedSet } from "./report.ts";
 import type { NftTable } from "./table.ts";
 
 /** The table's family and name, as in `nft list table bridge outcall`. */
@@ -35,9 +36,17 @@ function mac(text: string): string {
   return text;
 }
 
-function drop(match: string, comment: string): NftTable["chains"][number]["rules"][number] {
-  return { match, statements: "counter", verdict: "drop", comment };
+type Rule = NftTable["chains"][number]["rules"][number];
+
+function report(prefix: DropPrefix, match: string, comment: string): Rule {
+  return { match, statements: "counter", verdict: `goto ${prefix}`, comment };
 }
+
+const REPORTS = [
+  reportAndDrop("not_as_pinned", "iifname"),
+  reportAndDrop("foreign_port", "iifname"),
+  reportAndDrop("agent_to_agent", "iifname"),
+];
 
 /**
  * The whole table. Frames that are neither IPv4 nor ARP as pinned (IPv6, VLAN tags, foreign
@@ -76,7 +85,9 @@ export function portTable({ ports, pins, subnets }: PortState): NftTable {
         comment: "managed networks",
         elements: subnets.map((subnet) => [ipv4Subnet(subnet)]),
       },
+      reportedSet(["ifname"]),
     ],
+    targets: REPORTS,
     chains: [
       {
         name: "prerouting",
@@ -96,10 +107,14 @@ export function portTable({ ports, pins, subnets }: PortState): NftTable {
             verdict: "accept",
             comment: "ARP as pinned",
           },
-          drop("iifname @ports", "not as pinned"),
-          drop("ip saddr @subnets", "agent address at another port"),
-          drop("arp saddr ip @subnets", "ARP for an agent address at another port"),
-          drop("ether saddr @macs", "agent MAC at another port"),
+          report("not_as_pinned", "iifname @ports", "not as pinned"),
+          report("foreign_port", "ip saddr @subnets", "agent address at another port"),
+          report(
+            "foreign_port",
+            "arp saddr ip @subnets",
+            "ARP for an agent address at another port",
+          ),
+          report("foreign_port", "ether saddr @macs", "agent MAC at another port"),
         ],
       },
       {
@@ -109,8 +124,8 @@ export function portTable({ ports, pins, subnets }: PortState): NftTable {
         priority: PRIORITY,
         policy: "accept",
         rules: [
-          drop("iifname @ports", "agent to another port"),
-          drop("oifname @ports", "another port to agent"),
+          report("agent_to_agent", "iifname @ports", "agent to another port"),
+          report("foreign_port", "oifname @ports", "another port to agent"),
         ],
       },
     ],

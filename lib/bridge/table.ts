@@ -20,7 +20,9 @@ export interface NftSet {
   readonly name: string;
   /** nft's types, concatenated, such as `["ifname", "ipv4_addr"]`. */
   readonly type: readonly string[];
-  readonly flags: readonly ("interval" | "timeout")[];
+  readonly flags: readonly ("interval" | "timeout" | "dynamic")[];
+  /** Bounds of a set that packets fill: most elements, and seconds without a packet. */
+  readonly bounds?: { readonly elements: number; readonly timeoutSecs: number };
   readonly comment: string;
   /** One part for each type. Null: others fill the set, and an update keeps what is in it. */
   readonly elements: readonly (readonly Part[])[] | null;
@@ -32,20 +34,24 @@ export interface NftRule {
   readonly match: string;
   /** Statements between match and verdict, such as `counter`. */
   readonly statements?: string;
-  readonly verdict: "accept" | "drop" | "masquerade";
+  readonly verdict: "accept" | "drop" | "masquerade" | `goto ${string}` | `log ${string}`;
   /** Unique in its chain: operators and {@linkcode differences} know the rule by it. */
   readonly comment: string;
 }
 
-/** A base chain. */
-export interface NftChain {
+/** A chain that packets come to by a rule's `goto` alone. */
+export interface NftTargetChain {
   readonly name: string;
+  readonly rules: readonly NftRule[];
+}
+
+/** A base chain. */
+export interface NftChain extends NftTargetChain {
   readonly type: "filter" | "nat";
   readonly hook: "prerouting" | "input" | "forward" | "output" | "postrouting";
   /** As in nft's documentation: lower comes first; 0 is `filter` in the inet family. */
   readonly priority: number;
   readonly policy: "accept" | "drop";
-  readonly rules: readonly NftRule[];
 }
 
 /** A table with all it holds. */
@@ -53,6 +59,7 @@ export interface NftTable {
   readonly family: Family;
   readonly name: string;
   readonly sets: readonly NftSet[];
+  readonly targets: readonly NftTargetChain[];
   readonly chains: readonly NftChain[];
 }
 
@@ -61,9 +68,12 @@ function partText(part: Part, type: string | undefined): string {
   return type === "ifname" ? `"${part}"` : String(part);
 }
 
-function setText({ name, type, flags, comment, elements }: NftSet, isFilled: boolean): string {
+function setText(set: NftSet, isFilled: boolean): string {
+  const { name, type, flags, bounds, comment, elements } = set;
   const lines = [`  set ${name} {`, `    type ${type.join(" . ")}`];
+  if (bounds !== undefined) lines.push(`    size ${bounds.elements}`);
   if (flags.length > 0) lines.push(`    flags ${flags.join(", ")}`);
+  if (bounds !== undefined) lines.push(`    timeout ${bounds.timeoutSecs}s`);
   lines.push(`    comment "${comment}"`);
   // nft refuses an empty list of elements.
   if (isFilled && elements !== null && elements.length > 0) {
@@ -80,6 +90,10 @@ function ruleText({ match, statements, verdict, comment }: NftRule): string {
   return `    ${parts.join(" ")} comment "${comment}"`;
 }
 
+function targetText({ name, rules }: NftTargetChain): string {
+  return [`  chain ${name} {`, ...rules.map(ruleText), "  }"].join("\n");
+}
+
 function chainText({ name, type, hook, priority, policy, rules }: NftChain): string {
   return [
     `  chain ${name} {`,
@@ -90,7 +104,11 @@ function chainText({ name, type, hook, priority, policy, rules }: NftChain): str
 }
 
 function bodyText(table: NftTable): string {
-  const parts = [...table.sets.map((set) => setText(set, true)), ...table.chains.map(chainText)];
+  const parts = [
+    ...table.sets.map((set) => setText(set, true)),
+    ...table.targets.map(targetText),
+    ...table.chains.map(chainText),
+  ];
   return `table ${table.family} ${table.name} {\n${parts.join("\n\n")}\n}\n`;
 }
 
@@ -169,16 +187,24 @@ function many(value: string | readonly string[] | undefined): readonly string[] 
 }
 
 function setShape(type: readonly string[], flags: readonly string[]): string {
-  return `${type.join(" . ")} ${flags.toSorted().join(",")}`;
+  // Not every version of nft lists the flag of sets that packets fill.
+  const listed = flags.filter((flag) => flag !== "dynamic").toSorted();
+  return `${type.join(" . ")} ${listed.join(",")}`;
 }
+
+/** The shape of a chain that packets come to by `goto` alone. */
+const NO_HOOK = "no hook";
 
 function shapeDifferences(table: NftTable, listing: readonly unknown[]): string[] {
   const { sets, chains, others } = sorted(listing);
   const found = others.map((kind) => `a foreign ${kind}`);
   const expectedSets = new Map(table.sets.map((set) => [set.name, setShape(set.type, set.flags)]));
-  const expectedChains = new Map(
-    table.chains.map((chain) => [chain.name, `${chain.type} ${chain.hook} ${chain.priority}`]),
-  );
+  const expectedChains = new Map([
+    ...table.targets.map(({ name }) => [name, NO_HOOK] as const),
+    ...table.chains.map((chain) =>
+      [chain.name, `${chain.type} ${chain.hook} ${chain.priority}`] as const
+    ),
+  ]);
   for (const { name, type, flags } of sets) {
     const expected = expectedSets.get(name);
     if (expected === undefined) found.push(`a foreign set ${name}`);
@@ -188,7 +214,7 @@ function shapeDifferences(table: NftTable, listing: readonly unknown[]): string[
   for (const { name, type, hook, prio } of chains) {
     const expected = expectedChains.get(name);
     if (expected === undefined) found.push(`a foreign chain ${name}`);
-    else if (expected !== `${type} ${hook} ${prio}`) {
+    else if (expected !== (hook === undefined ? NO_HOOK : `${type} ${hook} ${prio}`)) {
       found.push(`chain ${name} is hooked elsewhere`);
     }
     expectedChains.delete(name);
@@ -216,8 +242,22 @@ function sameElements(set: NftSet, listed: readonly unknown[]): boolean {
 }
 
 /** What a rule is known by in a listing: its comment and its verdict. */
-function ruleSummary(comment: string | undefined, verdict: string | undefined): string {
-  return `${verdict ?? "no verdict"} "${comment ?? ""}"`;
+function ruleSummary(comment: string | undefined, verdict: string): string {
+  return `${verdict} "${comment ?? ""}"`;
+}
+
+const gotoVerdict = z.object({ goto: z.object({ target: z.string() }) });
+
+/** The verdict of a listed rule as {@linkcode NftRule} has it, a log's settings left out. */
+function listedVerdict(last: Readonly<Record<string, unknown>> | undefined): string {
+  const jump = gotoVerdict.safeParse(last).data;
+  return jump === undefined
+    ? Object.keys(last ?? {})[0] ?? "no verdict"
+    : `goto ${jump.goto.target}`;
+}
+
+function withoutLogSettings(verdict: NftRule["verdict"]): string {
+  return verdict.startsWith("log ") ? "log" : verdict;
 }
 
 /**
@@ -239,9 +279,13 @@ export function differences(table: NftTable, listing: readonly unknown[]): strin
     if (policy !== undefined && policy !== chain.policy) {
       found.push(`chain ${chain.name} has policy ${policy}`);
     }
-    const expected = chain.rules.map((rule) => ruleSummary(rule.comment, rule.verdict));
+  }
+  for (const chain of [...table.targets, ...table.chains]) {
+    const expected = chain.rules.map((rule) =>
+      ruleSummary(rule.comment, withoutLogSettings(rule.verdict))
+    );
     const actual = rules.filter((rule) => rule.chain === chain.name).map((rule) =>
-      ruleSummary(rule.comment, Object.keys(rule.expr.at(-1) ?? {})[0])
+      ruleSummary(rule.comment, listedVerdict(rule.expr.at(-1)))
     );
     if (JSON.stringify(expected) !== JSON.stringify(actual)) {
       found.push(`chain ${chain.name} has other rules`);

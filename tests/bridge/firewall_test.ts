@@ -82,30 +82,68 @@ table inet outcall {
     }
   }
 
+  set reported {
+    type ifname . ipv4_addr
+    size 4096
+    flags dynamic, timeout
+    timeout 60s
+    comment "sources of which drops were logged of late"
+  }
+
+  chain forward_denied {
+    update @reported { iifname . ip saddr limit rate 100/second burst 1000 packets } log prefix "forward_denied" group 28515 snaplen 128 comment "for the decision record"
+    drop comment "and no further"
+  }
+
+  chain agent_to_agent {
+    update @reported { iifname . ip saddr limit rate 100/second burst 1000 packets } log prefix "agent_to_agent" group 28515 snaplen 128 comment "for the decision record"
+    drop comment "and no further"
+  }
+
+  chain input_denied {
+    update @reported { iifname . ip saddr limit rate 100/second burst 1000 packets } log prefix "input_denied" group 28515 snaplen 128 comment "for the decision record"
+    drop comment "and no further"
+  }
+
+  chain spoofed {
+    limit rate 20/second burst 200 packets log prefix "spoofed" group 28515 snaplen 128 comment "for the decision record"
+    drop comment "and no further"
+  }
+
+  chain ipv6 {
+    limit rate 20/second burst 200 packets log prefix "ipv6" group 28515 snaplen 128 comment "for the decision record"
+    drop comment "and no further"
+  }
+
+  chain outside_denied {
+    limit rate 20/second burst 200 packets log prefix "outside_denied" group 28515 snaplen 128 comment "for the decision record"
+    drop comment "and no further"
+  }
+
   chain forward {
     type filter hook forward priority 0; policy drop;
     iifname != @bridges oifname != @bridges accept comment "neither side is managed"
-    meta nfproto ipv6 counter drop comment "IPv6 from or to an agent"
-    iifname @bridges oifname @bridges counter drop comment "agent to agent"
-    iifname @bridges meta l4proto tcp ct state new tcp flags & (fin | syn | rst | ack) != syn counter drop comment "agent to outside in mid-connection"
+    meta nfproto ipv6 counter goto ipv6 comment "IPv6 from or to an agent"
+    iifname @bridges oifname @bridges counter goto agent_to_agent comment "agent to agent"
+    iifname @bridges meta l4proto tcp ct state new tcp flags & (fin | syn | rst | ack) != syn counter goto forward_denied comment "agent to outside in mid-connection"
     iifname @bridges ct state new ip saddr . ip daddr . meta l4proto . th dport @grants counter accept comment "new connection by a grant"
     iifname @bridges ct state established ct direction original ip saddr . ip daddr . meta l4proto . th dport @granted accept comment "connection of a grant"
     oifname @bridges ct state established ct direction reply ip daddr . ip saddr . meta l4proto . th sport @granted accept comment "answer to a connection of a grant"
     oifname @bridges ct state related icmp type destination-unreachable accept comment "error about a connection of a grant"
-    iifname @bridges counter drop comment "agent to outside"
-    oifname @bridges counter drop comment "outside to agent"
+    iifname @bridges counter goto forward_denied comment "agent to outside"
+    oifname @bridges counter goto outside_denied comment "outside to agent"
   }
 
   chain input_from_agents {
     type filter hook input priority 0; policy accept;
-    iifname != @bridges iifname != "lo" ip daddr @gateways counter drop comment "outside to gateway"
+    iifname != @bridges iifname != "lo" ip daddr @gateways counter goto outside_denied comment "outside to gateway"
     iifname != @bridges accept comment "not from an agent"
-    meta nfproto ipv6 counter drop comment "IPv6 from an agent"
-    iifname . ip saddr != @subnets counter drop comment "agent with a foreign source address"
-    ct state invalid counter drop comment "agent outside any connection"
+    meta nfproto ipv6 counter goto ipv6 comment "IPv6 from an agent"
+    iifname . ip saddr != @subnets counter goto spoofed comment "agent with a foreign source address"
+    ct state invalid iifname . ip daddr . meta l4proto . th dport @services counter drop comment "agent to its gateway outside any connection"
     ct state established ct direction reply accept comment "agent answers the host"
     iifname . ip daddr . meta l4proto . th dport @services accept comment "agent to its gateway"
-    counter drop comment "agent to host"
+    counter goto input_denied comment "agent to host"
   }
 
   chain masquerade_grants {
@@ -126,7 +164,7 @@ Deno.test("renderFirewall() renders one transaction that replaces the table (D2)
 
 Deno.test("renderFirewall() closed: the same chains and bridges, and no service at all", () => {
   const closed = renderFirewall({ ...LIVE, ...CLOSED });
-  const chains = (text: string): string => text.slice(text.indexOf("chain forward"));
+  const chains = (text: string): string => text.slice(text.indexOf("chain forward_denied"));
   equal(chains(closed), chains(SNAPSHOT));
   doesNotMatch(closed, /\. (tcp|udp) \. \d/);
   match(closed, /"outcall0",\n\s+"outcall1",\n\s+"outcall2"/);
@@ -205,6 +243,30 @@ labTest("nft understands every form of the table, and lists the bridges it cover
       deepEqual(coveredBridges(listing.nftables).sort(), covered);
       deepEqual(differences(table, listing.nftables), []);
     }
+  }
+});
+
+labTest("a report that somebody took out, or sent elsewhere, is a difference", {
+  tools: ["nft", "unshare", "nsenter"],
+}, async () => {
+  const table = firewallTable(LIVE);
+  for (
+    const [change, found] of [
+      ["flush chain inet outcall forward_denied", /chain forward_denied has other rules/],
+      ["insert rule inet outcall input_denied accept", /chain input_denied has other rules/],
+      [
+        "flush chain inet outcall output_ipv6_block; add rule inet outcall output_ipv6_block " +
+        'oifname @bridges goto ipv6 comment "IPv6 to an agent"',
+        /chain output_ipv6_block has other rules/,
+      ],
+      ["add chain inet outcall extra", /a foreign chain extra/],
+    ] as const
+  ) {
+    await using machine = await Machine.start("host");
+    await machine.must(["nft", "-f", "-"], { input: renderReplacement(table) });
+    await machine.must(["nft", "-f", "-"], { input: change.replaceAll("; ", "\n") });
+    const json = await machine.must(["nft", "-j", "list", "table", "inet", "outcall"]);
+    match(differences(table, JSON.parse(json).nftables).join(", "), found);
   }
 });
 
