@@ -2,7 +2,7 @@
  * The daemon: its subsystems, made from the flags and wired to each other, and the order in which
  * they start.
  */
-import { agentSocketInFolder } from "./agent_socket.ts";
+import { agentSocketFolder, agentSocketInFolder } from "./agent_socket.ts";
 import { Callers } from "./agent/callers.ts";
 import { AgentIdentity } from "./agent/identity.ts";
 import { webhook } from "./agent/notify.ts";
@@ -102,6 +102,8 @@ class Daemon {
       segments: () => this.#enforcement.segments(),
       containerAddresses: (network) => this.#docker.addressesOn(network),
       proxyPort,
+      agentSocketFolder: agentSocketFolder(config.agentSocketPath),
+      shimPath: config.shimPath,
       enforce: () => this.#enforcement.up(),
     });
     this.#docker = new Docker({
@@ -313,6 +315,7 @@ class Daemon {
       identity: new AgentIdentity({
         agents: this.#docker.agents,
         segments: () => this.#enforcement.segments(),
+        namespaceAgent: (namespaceId) => this.#namespaceAgents.behind(namespaceId),
       }),
       sessions: new Sessions({ permissions: agentPermissionRate, submissions: agentRuleRate }),
       check: {

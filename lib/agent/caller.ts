@@ -1,11 +1,12 @@
 /**
  * Whose process is at the other end of the agent socket, found out when it connects: its container
- * by its control group, its addresses by its network namespace (S013-FR-003, decision D5). Nothing
- * that the process says takes part.
+ * by its control group, its addresses and its cable by its network namespace (S013-FR-003, decision
+ * D5). Nothing that the process says takes part.
  */
 import { OutcallError } from "../errors.ts";
 import { Ip } from "../net/ip.ts";
 import { type PeerCredentials, PeerProcess } from "../linux/peer.ts";
+import { RouteNetlink } from "../linux/rtnetlink.ts";
 
 /** What the kernel knows of a process that connected. */
 export interface Caller {
@@ -13,6 +14,11 @@ export interface Caller {
   readonly containerId: string | null;
   /** IPv4 addresses of its network namespace, dotted decimal. */
   readonly addresses: readonly string[];
+  /**
+   * Its network namespace, by the number that the kernel gave it because a link of the host leads
+   * there; null: none does.
+   */
+  readonly namespaceId: number | null;
 }
 
 /** Control group of one container: Docker's spelling under cgroupfs, and under systemd. */
@@ -74,12 +80,14 @@ export function callerOf(peer: PeerCredentials, fd: number): Caller {
   }
   try {
     using process = PeerProcess.of(fd);
+    using netlink = new RouteNetlink();
     const caller = {
       containerId: containerOf(
         read(peer.pid, "cgroup"),
         Deno.readTextFileSync("/proc/self/cgroup"),
       ),
       addresses: localAddresses(read(peer.pid, "net/fib_trie")),
+      namespaceId: netlink.namespaceOf(peer.pid),
     };
     // The number may have become somebody else's between connect and now (ADV-AGENT-15). Kernels
     // before 6.5 cannot tell, which leaves the moment from connect to accept.

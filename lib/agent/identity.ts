@@ -1,4 +1,7 @@
-/** From a process to an agent: what the kernel says of it must agree with what Docker says. */
+/**
+ * From a process to an agent: what the kernel says of it must agree with what Docker says, or, for an
+ * agent without Docker, with the cable that was laid to it.
+ */
 import type { Agent, AgentDirectory } from "../agents.ts";
 import type { Segment } from "../bridge/segment.ts";
 import { OutcallError } from "../errors.ts";
@@ -13,6 +16,8 @@ export interface AgentIdentityOptions {
   readonly agents: AgentDirectory;
   /** The networks under enforcement now. */
   readonly segments: () => readonly Segment[];
+  /** The agent without Docker whose cable leads to this network namespace. */
+  readonly namespaceAgent: (namespaceId: number) => Agent | undefined;
 }
 
 /** Tells which agent a caller is. */
@@ -26,11 +31,15 @@ export class AgentIdentity {
 
   /**
    * The agent on one of the caller's addresses whose container is the caller's. A process may give
-   * its network namespace any address; its control group it cannot choose, and both must agree. A
-   * process outside containers is an agent when its namespace sits on a managed network (D5).
+   * its network namespace any address; its control group it cannot choose, and both must agree.
+   *
+   * A process outside containers is an agent by its network namespace alone: whoever may make
+   * namespaces (every user, on most hosts) can give them any address, but no cable to a managed
+   * bridge.
    * @throws OutcallError `peer.forbidden` (403), `peer.busy` and `peer.unknown` (503).
    */
   async identify(caller: Caller): Promise<Agent> {
+    if (caller.containerId === null) return await this.#withoutContainer(caller);
     const gateways = new Set(this.#options.segments().map(({ gateway }) => gateway));
     // Who has a gateway's address is the host itself.
     if (caller.addresses.some((address) => gateways.has(address))) throw notAnAgent();
@@ -38,7 +47,7 @@ export class AgentIdentity {
     for (const address of caller.addresses) {
       const agent = await this.#at(address);
       if (agent === null) continue;
-      if (agent.containerId === (caller.containerId ?? undefined)) return agent;
+      if (agent.containerId === caller.containerId) return agent;
       // A container at an address that Docker does not know (yet, or because it is away).
       isUnknown ||= agent.containerId === undefined;
     }
@@ -51,6 +60,15 @@ export class AgentIdentity {
       );
     }
     throw notAnAgent();
+  }
+
+  async #withoutContainer({ namespaceId }: Caller): Promise<Agent> {
+    const agent = namespaceId === null ? undefined : this.#options.namespaceAgent(namespaceId);
+    if (agent === undefined) throw notAnAgent();
+    // An address that a container claims as well is nobody's.
+    const there = await this.#at(agent.address);
+    if (there === null || there.containerId !== undefined) throw notAnAgent();
+    return agent;
   }
 
   async #at(address: string): Promise<Agent | null> {

@@ -23,9 +23,12 @@ export interface Session {
   usedAtMs: number;
 }
 
-/** What tells agents apart: the container, or the address of an agent without one. */
-export function agentKey(agent: Agent): string {
-  return agent.containerId ?? agent.address;
+/**
+ * What tells agents apart: the container, or where an agent without one is and what it is called.
+ * An address alone is not enough: the next agent there would get what the last one asked for.
+ */
+export function agentKey({ containerId, network, address, name }: Agent): string {
+  return containerId ?? [network, address, name].join(" ");
 }
 
 /** The sessions of one daemon; a restart forgets them, and agents check in again. */

@@ -356,6 +356,8 @@ export const agentAttachment = z.object({
   prefix_length: z.int(),
   gateway: z.string(),
   proxy_port: z.int().nullable(),
+  agent_socket_folder: z.string(),
+  shim: z.string(),
 }) satisfies z.ZodType<AgentAttachment>;
 
 /** A cable that was plugged in. */

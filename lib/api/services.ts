@@ -287,6 +287,10 @@ export interface AgentAttachment {
   readonly gateway: string;
   /** Null: there is no proxy. */
   readonly proxy_port: number | null;
+  /** Where each daemon puts its agent socket; to be shown at /run/outcall. */
+  readonly agent_socket_folder: string;
+  /** Where `outcall-agent` should be. */
+  readonly shim: string;
 }
 
 /** Asks to plug a cable in. */

@@ -1,11 +1,18 @@
-/** Leaving the network namespace that a process was started in (unshare(2), network_namespaces(7)). */
-import { bindLibc, checked } from "./libc.ts";
+/** Leaving behind what a process was started with: its network (unshare(2)), its open files. */
+import { bindLibc, checked, lastErrno, SystemError } from "./libc.ts";
 
 // include/uapi/linux/sched.h
 const CLONE_NEWNET = 0x40000000;
 
+// include/uapi/linux/fcntl.h
+const F_SETFD = 2;
+const FD_CLOEXEC = 1;
+// include/uapi/asm-generic/errno-base.h
+const EBADF = 9;
+
 const libc = bindLibc({
   unshare: { parameters: ["i32"], result: "i32" },
+  fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
 });
 
 /**
@@ -16,4 +23,19 @@ const libc = bindLibc({
  */
 export function enterNewNetwork(): void {
   checked("unshare the network", libc.unshare(CLONE_NEWNET));
+}
+
+/**
+ * Keeps every open file but the standard streams from the processes that are started from now on:
+ * whoever started us may have left sockets open, which lead past any network namespace.
+ * @throws SystemError
+ */
+export function keepFilesToOurselves(): void {
+  for (const { name } of Deno.readDirSync("/proc/self/fd")) {
+    const fd = Number(name);
+    if (fd <= 2 || libc.fcntl(fd, F_SETFD, FD_CLOEXEC) >= 0) continue;
+    const errno = lastErrno();
+    // The one by which the list was read is closed by now.
+    if (errno !== EBADF) throw new SystemError("fcntl F_SETFD", errno);
+  }
 }

@@ -35,6 +35,8 @@ const RTM_NEWADDR = 20;
 const RTM_GETADDR = 22;
 const RTM_NEWROUTE = 24;
 const RTM_GETROUTE = 26;
+const RTM_NEWNSID = 88;
+const RTM_GETNSID = 90;
 const RTA_DST = 1;
 const RTA_OIF = 4;
 const RTA_GATEWAY = 5;
@@ -65,6 +67,13 @@ const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_TARGET_NETNSID = 10;
 const IFF_UP = 1;
+
+// include/uapi/linux/net_namespace.h
+const NETNSA_NSID = 1;
+const NETNSA_PID = 2;
+const NETNSA_NSID_NOT_ASSIGNED = 0xffff_ffff;
+/** struct rtgenmsg: family u8, and padding up to the attributes. */
+const RTGENMSG_BYTES = 4;
 
 /** struct ifinfomsg: family u8, pad u8, type u16, index i32, flags u32, change mask u32. */
 const IFINFOMSG_BYTES = 16;
@@ -372,6 +381,21 @@ export class RouteNetlink implements Disposable {
       if (error instanceof SystemError) return null;
       throw error;
     }
+  }
+
+  /**
+   * The network namespace that a process is in, by the number it has in ours (see
+   * {@linkcode PeerLink}); null when it has none: no link of ours leads there.
+   * @throws SystemError when there is no such process.
+   */
+  namespaceOf(pid: number): number | null {
+    const request = concat(new Uint8Array(RTGENMSG_BYTES), attribute(NETNSA_PID, u32(pid)));
+    const message = this.#socket.get("look up a network namespace", RTM_GETNSID, request);
+    if (message?.type !== RTM_NEWNSID) return null;
+    const body = requireBytes(message, RTGENMSG_BYTES);
+    const number = parseAttributes(body.subarray(RTGENMSG_BYTES)).get(NETNSA_NSID);
+    const id = number === undefined ? NETNSA_NSID_NOT_ASSIGNED : readU32(number);
+    return id === NETNSA_NSID_NOT_ASSIGNED ? null : id;
   }
 
   /** Deletes a link. @throws OutcallError `bridge.permission`, `bridge.operation` */

@@ -32,6 +32,10 @@ export interface NamespaceAgentsOptions {
   readonly containerAddresses: (network: string) => Promise<readonly string[]>;
   /** Port of the proxy on every gateway; null: there is no proxy. */
   readonly proxyPort: number | null;
+  /** On the host; absolute. */
+  readonly agentSocketFolder: string;
+  /** The shim on the host; absolute. */
+  readonly shimPath: string;
   /** Brings ports that are new on a managed bridge under enforcement. */
   readonly enforce: () => Promise<void>;
 }
@@ -51,6 +55,8 @@ export class NamespaceAgents implements NamespaceAgentService {
   readonly #mutex = new Mutex();
   readonly #listeners: (() => void)[] = [];
   #agents: ReadonlyMap<string, Agent> = new Map();
+  /** By the number of the network namespace that the cable leads to. */
+  #behind: ReadonlyMap<number, Agent> = new Map();
   #refreshing: ReturnType<typeof setTimeout> | undefined;
 
   constructor(options: NamespaceAgentsOptions) {
@@ -65,6 +71,11 @@ export class NamespaceAgents implements NamespaceAgentService {
   /** The agent at this address, or undefined when there is none. */
   at(address: string): Agent | undefined {
     return this.#agents.get(address);
+  }
+
+  /** The agent whose cable leads to this network namespace, or undefined when none does. */
+  behind(namespaceId: number): Agent | undefined {
+    return this.#behind.get(namespaceId);
   }
 
   /** The agents on a network. */
@@ -100,9 +111,13 @@ export class NamespaceAgents implements NamespaceAgentService {
   /** Looks afresh at who is there. */
   refresh(): void {
     const agents = new Map<string, Agent>();
+    const behind = new Map<number, Agent>();
     for (const { agent, link } of this.#cables()) {
-      if (link.master !== null) agents.set(agent.address, agent);
+      if (link.master === null) continue;
+      agents.set(agent.address, agent);
+      if (link.peer !== null) behind.set(link.peer.namespaceId, agent);
     }
+    this.#behind = behind;
     if (JSON.stringify([...agents]) === JSON.stringify([...this.#agents])) return;
     this.#agents = agents;
     for (const listener of this.#listeners) listener();
@@ -188,7 +203,7 @@ export class NamespaceAgents implements NamespaceAgentService {
       netlink.deleteLink(link);
       throw error;
     }
-    const { proxyPort } = this.#options;
+    const { proxyPort, agentSocketFolder, shimPath } = this.#options;
     return {
       port,
       interface: INTERFACE,
@@ -196,6 +211,8 @@ export class NamespaceAgents implements NamespaceAgentService {
       prefix_length: prefixLength,
       gateway: segment.gateway,
       proxy_port: proxyPort,
+      agent_socket_folder: agentSocketFolder,
+      shim: shimPath,
     };
   }
 

@@ -13,7 +13,7 @@ import type { AgentAttachment } from "../api/services.ts";
 import { proxyVariables } from "../docker/request.ts";
 import { messageOf, OutcallError } from "../errors.ts";
 import { SystemError } from "../linux/libc.ts";
-import { enterNewNetwork } from "../linux/namespaces.ts";
+import { enterNewNetwork, keepFilesToOurselves } from "../linux/namespaces.ts";
 import { RouteNetlink } from "../linux/rtnetlink.ts";
 
 /** Whom a command runs as; neither id is 0. */
@@ -65,7 +65,9 @@ export function defaultUser(): User {
  * The host's processes are out of sight, so nothing outside can be traced or asked to act. /run and
  * /tmp are empty: there are the sockets of Docker, D-Bus, ssh-agent and terminal multiplexers, through
  * which a process of the same user outside could be made to do what the agent may not.
- * resolv.conf may be a link into /run, so its target is made where it is missing.
+ * resolv.conf may be a link into /run, so its target is made where it is missing. What is shown there
+ * of the host, the agent socket and the shim, is held by descriptors from before /run was empty, and
+ * the command gets none of them: from a folder it could climb out by `..`.
  *
  * The shell stays as process 1, which the kernel shields from signals that it does not handle: a
  * command in that place would not end on Ctrl-C. The command gets a session of its own, so that the
@@ -73,15 +75,25 @@ export function defaultUser(): User {
  */
 const INIT = `
 set -e
+exec 8< "$OUTCALL_SOCKETS"
+if [ -f "$OUTCALL_SHIM" ]; then exec 9< "$OUTCALL_SHIM"; fi
 target=$(readlink -m /etc/resolv.conf)
 mount -t tmpfs -o mode=755,nosuid,nodev outcall /run
 mount -t tmpfs -o mode=1777,nosuid,nodev outcall /tmp
 printf 'nameserver %s\\noptions ndots:0\\n' "$OUTCALL_GATEWAY" > /run/resolv.conf
 if [ ! -e "$target" ]; then mkdir -p "$(dirname "$target")"; : > "$target"; fi
 mount --bind /run/resolv.conf "$target"
+mkdir /run/outcall /run/bin
+mount --no-canonicalize -o bind,ro /proc/self/fd/8 /run/outcall
+if [ -e /proc/self/fd/9 ]; then
+  : > /run/bin/outcall-agent
+  mount --no-canonicalize -o bind,ro /proc/self/fd/9 /run/bin/outcall-agent
+fi
+exec 8<&- 9<&-
 ids=$1
 shift
-unset OUTCALL_GATEWAY
+unset OUTCALL_GATEWAY OUTCALL_SOCKETS OUTCALL_SHIM
+PATH=/run/bin:$PATH
 cd "$PWD" 2> /dev/null || cd /
 set +e
 setsid setpriv --reuid "\${ids%:*}" --regid "\${ids#*:}" --clear-groups --no-new-privs \\
@@ -110,6 +122,7 @@ const FOR_GROUP: readonly Deno.Signal[] = ["SIGINT", "SIGQUIT", "SIGWINCH"];
 export async function runAgent(client: HostClient, agent: AgentCommand): Promise<number> {
   const [program, ...prefix] = WRAP;
   if (program === undefined) throw new RangeError("there is nothing to run");
+  keepFilesToOurselves();
   isolate();
   const attachment = await client.attachAgent({ name: agent.name, network: agent.network });
   setUp(attachment);
@@ -163,7 +176,7 @@ function setUp(attachment: AgentAttachment): void {
 
 /** Our own environment, with the proxy's variables and the user's home instead of root's. */
 function environment(
-  { gateway, proxy_port: proxyPort }: AgentAttachment,
+  { gateway, proxy_port: proxyPort, agent_socket_folder: sockets, shim }: AgentAttachment,
   user: User,
 ): Record<string, string> {
   const inherited = Object.entries(Deno.env.toObject()).filter(([name]) =>
@@ -181,6 +194,8 @@ function environment(
     USER: name,
     LOGNAME: name,
     OUTCALL_GATEWAY: gateway,
+    OUTCALL_SOCKETS: sockets,
+    OUTCALL_SHIM: shim,
   };
 }
 

@@ -1,5 +1,6 @@
 import { equal, rejects } from "node:assert/strict";
 import type { Agent } from "../../lib/agents.ts";
+import type { Caller } from "../../lib/agent/caller.ts";
 import { AgentIdentity } from "../../lib/agent/identity.ts";
 import { OutcallError } from "../../lib/errors.ts";
 
@@ -21,9 +22,26 @@ function at(address: string, containerId?: string): Agent {
   };
 }
 
-/** Docker knows container A at .2 and nothing of .3; .4 is claimed by two containers. */
+/** A process in a container. */
+const inside = (containerId: string, ...addresses: readonly string[]): Caller => ({
+  containerId,
+  addresses,
+  namespaceId: 2,
+});
+/** A process in no container, in network namespace `namespaceId`. */
+const outside = (namespaceId: number | null, ...addresses: readonly string[]): Caller => ({
+  containerId: null,
+  addresses,
+  namespaceId,
+});
+
+/**
+ * Docker knows container A at .2 and nothing of .3; .4 is claimed by two containers. Cables lead to
+ * namespace 7, whose agent is at .3, and to 8, whose agent's address a container has as well.
+ */
 const identity = new AgentIdentity({
   segments: () => [SEGMENT],
+  namespaceAgent: (id) => id === 7 ? at("10.200.0.3") : id === 8 ? at("10.200.0.4") : undefined,
   agents: {
     identify: (address) =>
       address === "10.200.0.2" ? at(address, A) : address === "10.200.0.3" ? at(address) : null,
@@ -35,49 +53,47 @@ function refused(status: number): (thrown: unknown) => boolean {
 }
 
 Deno.test("a process is the agent whose container and address are both its own (T-4)", async () => {
-  const agent = await identity.identify({
-    containerId: A,
-    addresses: ["172.17.0.5", "10.200.0.2"],
-  });
+  const agent = await identity.identify(inside(A, "172.17.0.5", "10.200.0.2"));
   equal(agent.name, "worker");
 });
 
 Deno.test("an address that another container has does not make its agent", async () => {
-  await rejects(identity.identify({ containerId: B, addresses: ["10.200.0.2"] }), refused(403));
-  await rejects(identity.identify({ containerId: null, addresses: ["10.200.0.2"] }), refused(403));
+  await rejects(identity.identify(inside(B, "10.200.0.2")), refused(403));
+  await rejects(identity.identify(outside(null, "10.200.0.2")), refused(403));
 });
 
 Deno.test("a container that Docker cannot confirm is refused for now (ADV-AGENT-19)", async () => {
-  await rejects(identity.identify({ containerId: A, addresses: ["10.200.0.3"] }), refused(503));
+  await rejects(identity.identify(inside(A, "10.200.0.3")), refused(503));
 });
 
 Deno.test("an address with two claimants is nobody's (ADV-AGENT-17)", async () => {
-  await rejects(identity.identify({ containerId: A, addresses: ["10.200.0.4"] }), refused(403));
+  await rejects(identity.identify(inside(A, "10.200.0.4")), refused(403));
 });
 
-Deno.test("a process without a container is an agent on a managed network only (D5)", async () => {
-  equal((await identity.identify({ containerId: null, addresses: ["10.200.0.3"] })).name, "");
-  await rejects(identity.identify({ containerId: null, addresses: [] }), refused(403));
-  await rejects(identity.identify({ containerId: null, addresses: ["192.168.1.7"] }), refused(403));
+Deno.test("a process without a container is the agent that its namespace's cable was laid for (D5)", async () => {
+  equal((await identity.identify(outside(7, "10.200.0.3"))).address, "10.200.0.3");
+  // Any user can make a namespace and give it another agent's address, but no cable.
+  await rejects(identity.identify(outside(null, "10.200.0.3")), refused(403));
+  await rejects(identity.identify(outside(9, "10.200.0.3")), refused(403));
+  equal((await identity.identify(outside(7, "10.200.0.2"))).address, "10.200.0.3");
+  await rejects(identity.identify(outside(8, "10.200.0.4")), refused(403)); // ADV-AGENT-17
 });
 
-Deno.test("the host, which has the gateways' addresses, is no agent (ADV-AGENT-01)", async () => {
-  await rejects(
-    identity.identify({ containerId: null, addresses: ["10.200.0.3", "10.200.0.1"] }),
-    refused(403),
-  );
+Deno.test("a container in the host's network, which has the gateways' addresses, is no agent", async () => {
+  await rejects(identity.identify(inside(A, "10.200.0.2", "10.200.0.1")), refused(403));
 });
 
 Deno.test("look-ups at once are bounded (S013-FR-006)", async () => {
   const never = new AgentIdentity({
     segments: () => [],
+    namespaceAgent: () => undefined,
     agents: { identify: () => answer.promise },
   });
   const answer = Promise.withResolvers<Agent | null>();
-  const caller = { containerId: null, addresses: ["10.200.0.3"] };
+  const caller = inside(A, "10.200.0.3");
   const waiting = Array.from({ length: 64 }, () => never.identify(caller));
   await rejects(never.identify(caller), refused(503));
-  answer.resolve(at("10.200.0.3"));
+  answer.resolve(at("10.200.0.3", A));
   await Promise.all(waiting);
   equal((await never.identify(caller)).address, "10.200.0.3");
 });

@@ -41,9 +41,10 @@ export async function withAgentApi(
     policy,
   });
   const app = agentApp({
-    callerOf: () => ({ containerId: CONTAINER, addresses: ["10.200.0.2"] }),
+    callerOf: () => ({ containerId: CONTAINER, addresses: ["10.200.0.2"], namespaceId: null }),
     identity: new AgentIdentity({
       segments: () => [],
+      namespaceAgent: () => undefined,
       agents: {
         identify: (address) => ({
           name: "worker",

@@ -3,6 +3,7 @@
  * a container's, with the internet as the witness.
  */
 import assert from "node:assert/strict";
+import { eventually } from "../eventually.ts";
 import { QUICKSTART_RULE } from "../demo/attempts.ts";
 import { recordedDecisions } from "../lab/decisions.ts";
 import { UPSTREAM_RESOLVER } from "../lab/internet/world.ts";
@@ -10,6 +11,7 @@ import { Lab } from "../lab/lab.ts";
 import { positiveControl } from "../lab/probe.ts";
 import type { Finished } from "../lab/process.ts";
 import { labTest } from "../lab/requirements.ts";
+import { installShim } from "../lab/shim.ts";
 import { nothing } from "../lab/witness.ts";
 
 const TOOLS = [
@@ -21,6 +23,9 @@ rules:
   - id: only-a
     action: allow
     condition: 'http.host == "github.com" && agent.name == "a"'
+  - id: shell
+    action: allow
+    condition: 'run.tool == "sh"'
 `;
 
 labTest(
@@ -30,6 +35,7 @@ labTest(
     await using lab = await Lab.create({ docker: false });
     const { host, witness } = lab;
     await host.trust(lab.internet.rootPem);
+    await installShim(host);
     let daemon = await lab.startDaemon({ rules: { "q.yaml": QUICKSTART_RULE, "a.yaml": ONLY_A } });
     const run = (...args: readonly string[]): Promise<Finished> =>
       host.run(["outcall", "run", ...args]);
@@ -61,7 +67,7 @@ labTest(
             "--",
             "sh",
             "-c",
-            "id -u; id -G; cat /proc/self/status; ls /proc | grep -c '^[0-9]'; ls /run /tmp",
+            "id -u; id -G; cat /proc/self/status; ls /proc | grep -c '^[0-9]'; ls /tmp",
           ],
         );
         const [uid, groups, ...rest] = stdout.split("\n");
@@ -154,6 +160,74 @@ labTest(
       await process.ended;
       await gone();
       assert.notEqual((await host.run(["pgrep", "-x", "sleep"])).code, 0);
+    });
+
+    await t.step(
+      "it has the agent socket and the shim, and is known by its namespace",
+      async () => {
+        const shim = (name: string, ...args: readonly string[]): Promise<Finished> =>
+          run("--name", name, "--", "outcall-agent", ...args);
+        const who = await shim("a-2", "whoami");
+        const { name, container_id: container, network } = JSON.parse(who.stdout);
+        assert.deepEqual([name, container, network], ["a", null, "outcall-default"], who.stderr);
+        assert.equal((await shim("a", "check", "network", "https://github.com")).code, 0);
+        assert.equal((await shim("b", "check", "network", "https://github.com")).code, 1);
+        const ran = await shim("a", "exec", "sh", "-c", 'echo "$0 $1"; exit 3', "x y", "z");
+        assert.deepEqual([ran.code, ran.stdout], [3, "x y z\n"], ran.stderr);
+        assert.equal((await shim("a", "exec", "touch", "/tmp/x")).code, 1);
+
+        const waiting = shim("b", "request", "https://example.com/", "--reason", "docs", "--wait");
+        await eventually(async () => /rr-/.test((await lab.cli("requests", "list")).stdout));
+        const [id = ""] = /rr-[0-9a-f]{12}/.exec((await lab.cli("requests", "list")).stdout) ?? [];
+        assert.match((await lab.cli("requests", "show", id)).stdout, /Agent: +b \(10\.200\.255\./);
+        assert.equal((await lab.cli("requests", "approve", id, "--for", "1h")).code, 0);
+        assert.equal((await waiting).code, 0);
+        const curl = [
+          "curl",
+          "-s",
+          "-o",
+          "/dev/null",
+          "-w",
+          "%{http_code}",
+          "https://example.com/",
+        ];
+        assert.equal((await run("--name", "b", "--", ...curl)).stdout, "200");
+        assert.equal((await run("--name", "a", "--", ...curl)).stdout, "000");
+      },
+    );
+
+    await t.step(
+      "of the host's sockets and open files it has the agent socket alone",
+      async () => {
+        const look = "find /run -type s; ls /proc/self/fd; touch /run/outcall/x";
+        const { stdout } = await host.run(
+          ["bash", "-c", 'exec 7< /etc/passwd; exec outcall run -- sh -c "$0"', look],
+        );
+        assert.deepEqual(stdout.split("\n"), ["/run/outcall/agent.sock", "0", "1", "2", "3", ""]);
+      },
+    );
+
+    await t.step("another agent's address in a namespace of its own is nobody (T-4)", async () => {
+      const victim = host.spawn([
+        ...["bash", "-c", 'echo $$; exec outcall run --name a -- sh -c "$0"'],
+        "hostname -I; exec sleep 60",
+      ]);
+      const pid = Number(await victim.line("stdout", () => true));
+      const address = (await victim.line("stdout", (line) => line.includes("."))).trim();
+      assert.match(address, /^10\.200\.255\.\d+$/);
+      const forge = `ip link set lo up; ip address add ${address}/24 dev lo
+        curl -sS --unix-socket "$1" -X POST http://x/v1/checkin`;
+      const unshare = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", forge, "sh"];
+      const nobody = ["setpriv", "--reuid", "65532", "--regid", "65532", "--clear-groups"];
+      for (
+        const forger of [
+          await host.run([...nobody, ...unshare, "/run/outcall/agent.sock"]),
+          await run("--name", "b", "--", ...unshare, "/run/outcall/agent.sock"),
+        ]
+      ) assert.match(forger.stdout, /"code":"peer.forbidden"/, forger.stderr);
+      await host.kill(pid, "TERM");
+      await victim.ended;
+      await gone();
     });
 
     await t.step("it outlives the daemon, which knows it again after a restart", async () => {

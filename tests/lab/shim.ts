@@ -1,20 +1,48 @@
-/** The shim in containers of the lab: this checkout's, on a runtime that is part of their image. */
+/** The shim of this checkout, where the lab's agents can run it. */
 import { fileURLToPath } from "node:url";
+import type { Machine } from "./machine.ts";
 
 /** Where the checkout appears in a container. */
 const ROOT = "/opt/outcall";
 
-/** What `outcall-agent` is in the lab; to be written on the host, and mounted. */
-export const SHIM_SCRIPT = `#!/bin/sh
+const PARTS = ["shim.ts", "deno.json", "lib"];
+
+function inCheckout(part: string): string {
+  return fileURLToPath(new URL(`../../${part}`, import.meta.url));
+}
+
+function script(deno: string, root: string): string {
+  return `#!/bin/sh
 export DENO_NO_UPDATE_CHECK=1 DENO_DIR=/tmp/deno HOME=/tmp
-exec ${Deno.execPath()} run -qA --no-config --no-remote --no-npm ${ROOT}/shim.ts "$@"
+exec ${deno} run -qA --no-config --no-remote --no-npm ${root}/shim.ts "$@"
 `;
+}
+
+/**
+ * What `outcall-agent` is in a container whose image has the runtime where we have it; to be written
+ * on the host, and mounted.
+ */
+export const SHIM_SCRIPT = script(Deno.execPath(), ROOT);
 
 /** Options of `docker run` that put shim and agent socket into a container. */
 export const SHIM_MOUNTS: readonly string[] = [
-  ...["shim.ts", "deno.json", "lib"].map((part) =>
-    `${fileURLToPath(new URL(`../../${part}`, import.meta.url))}:${ROOT}/${part}:ro`
-  ),
+  ...PARTS.map((part) => `${inCheckout(part)}:${ROOT}/${part}:ro`),
   "/usr/local/bin/outcall-agent.lab:/usr/local/bin/outcall-agent:ro",
   "/run/outcall/agent.sock.d:/run/outcall",
 ].flatMap((mount) => ["-v", mount]);
+
+/**
+ * Installs the shim on a machine for users who may read neither the checkout nor our runtime, as a
+ * package would.
+ */
+export async function installShim(machine: Machine): Promise<void> {
+  const folder = "/usr/local/lib/outcall";
+  const deno = `${folder}/deno`;
+  await machine.must(["mkdir", "-p", `${folder}/lib`]);
+  for (const part of ["deno", ...PARTS]) {
+    if (part !== "lib") await machine.write(`${folder}/${part}`, "");
+    const source = part === "deno" ? Deno.execPath() : inCheckout(part);
+    await machine.must(["mount", "--bind", source, `${folder}/${part}`]);
+  }
+  await machine.write("/usr/local/bin/outcall-agent", script(deno, folder), 0o755);
+}
