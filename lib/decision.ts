@@ -28,6 +28,22 @@ export const REASONS = [
   /** A defect: what cannot be judged is blocked. */
   "internal_error",
   "upstream_failed",
+  /** Dropped by the kernel: past the DNS filter and the proxy, to the outside. */
+  "forward_denied",
+  /** Dropped by the kernel: to the host, where no service of ours listens. */
+  "input_denied",
+  /** Dropped by the kernel: to another agent. */
+  "agent_to_agent",
+  /** Dropped by the kernel: from outside, to an agent or a gateway. */
+  "outside_denied",
+  /** Dropped by the kernel: under an address or MAC that is not the sender's. */
+  "spoofed",
+  /** Dropped by the kernel: from an agent that was not known yet, a moment after its start. */
+  "unpinned",
+  /** Dropped by the kernel: all IPv6 of agents is. */
+  "ipv6",
+  /** Dropped by the kernel: neither IPv4 nor ARP, or with a VLAN tag. */
+  "foreign_ethertype",
   /** The agent's side closed before there was anything else to decide. */
   "client_closed",
 ] as const;
@@ -42,6 +58,8 @@ export interface Attempt {
   readonly port?: number;
   /** Of packets that the kernel dropped: `tcp`, `udp`, `icmp`, or the protocol's number. */
   readonly protocol?: string;
+  /** The address that a packet gave as its sender's, where that is not who sent it. */
+  readonly claimedSource?: string;
   readonly method?: string;
   /** Without the query. */
   readonly path?: string;
@@ -198,8 +216,17 @@ export type NewDecision = Omit<Decision, "schema" | "id" | "time" | "updated">;
  * Gives a decision its id and time.
  * @param timeText `nowMs` as ISO 8601: whoever names many at a time makes it once.
  */
-export function nameDecision(decision: NewDecision, nowMs: number, timeText: string): Decision {
-  return { schema: DECISION_SCHEMA, id: decisionId(nowMs), time: timeText, ...decision };
+export function nameDecision(
+  decision: NewDecision,
+  nowMs: number,
+  timeText: string,
+): Decision {
+  return {
+    schema: DECISION_SCHEMA,
+    id: decisionId(nowMs),
+    time: timeText,
+    ...decision,
+  };
 }
 
 /** Whether a decision is seen for the first time, or a newer version of one that was seen before. */
@@ -211,7 +238,11 @@ export type Change = "new" | "update";
  * @param sequence Rises with each change, over restarts too: a reader that knows everything up to
  * one number lacks exactly what has a higher one.
  */
-export type DecisionSink = (decision: Decision, change: Change, sequence: number) => void;
+export type DecisionSink = (
+  decision: Decision,
+  change: Change,
+  sequence: number,
+) => void;
 
 /** A version of a decision, and when in the order of all changes it came. */
 export interface Recorded {
@@ -267,7 +298,10 @@ export class DecisionLog {
   /** Stores and hands on a decision that was named in another isolate. */
   add(decision: Decision): void {
     const sequence = ++this.#sequence;
-    this.#forgotten = Math.max(this.#forgotten, this.#ring[this.#next]?.sequence ?? 0);
+    this.#forgotten = Math.max(
+      this.#forgotten,
+      this.#ring[this.#next]?.sequence ?? 0,
+    );
     this.#ring[this.#next] = { decision, sequence };
     this.#next = (this.#next + 1) % this.capacity;
     for (const sink of this.#sinks) sink(decision, "new", sequence);
@@ -281,7 +315,11 @@ export class DecisionLog {
    */
   update(decision: Decision, changes: DecisionChanges): Decision {
     const sequence = ++this.#sequence;
-    const updated: Decision = { ...decision, ...changes, updated: new Date().toISOString() };
+    const updated: Decision = {
+      ...decision,
+      ...changes,
+      updated: new Date().toISOString(),
+    };
     const slot = this.#slotOf(decision.id);
     if (slot === null) this.#forgotten = sequence;
     else this.#ring[slot] = { decision: updated, sequence };
@@ -300,7 +338,10 @@ export class DecisionLog {
   }
 
   #ordered(): Recorded[] {
-    return [...this.#ring.slice(this.#next), ...this.#ring.slice(0, this.#next)];
+    return [
+      ...this.#ring.slice(this.#next),
+      ...this.#ring.slice(0, this.#next),
+    ];
   }
 
   /** What changed after `sequence`, in that order, as far as it is in memory. */
@@ -312,7 +353,9 @@ export class DecisionLog {
   /** The newest decisions, oldest first, at most `limit`. */
   recent(limit: number = this.capacity): Decision[] {
     const ordered = this.#ordered();
-    return ordered.slice(Math.max(0, ordered.length - limit)).map(({ decision }) => decision);
+    return ordered.slice(Math.max(0, ordered.length - limit)).map((
+      { decision },
+    ) => decision);
   }
 
   /** The decision with this id, while it is still in memory. */

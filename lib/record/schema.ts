@@ -24,6 +24,7 @@ export const decisionSchema = z.object({
     address: text,
     port: z.int().exactOptional(),
     protocol: text,
+    claimedSource: text,
     method: text,
     path: text,
     recordType: text,
