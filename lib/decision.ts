@@ -216,17 +216,8 @@ export type NewDecision = Omit<Decision, "schema" | "id" | "time" | "updated">;
  * Gives a decision its id and time.
  * @param timeText `nowMs` as ISO 8601: whoever names many at a time makes it once.
  */
-export function nameDecision(
-  decision: NewDecision,
-  nowMs: number,
-  timeText: string,
-): Decision {
-  return {
-    schema: DECISION_SCHEMA,
-    id: decisionId(nowMs),
-    time: timeText,
-    ...decision,
-  };
+export function nameDecision(decision: NewDecision, nowMs: number, timeText: string): Decision {
+  return { schema: DECISION_SCHEMA, id: decisionId(nowMs), time: timeText, ...decision };
 }
 
 /** Whether a decision is seen for the first time, or a newer version of one that was seen before. */
@@ -238,11 +229,7 @@ export type Change = "new" | "update";
  * @param sequence Rises with each change, over restarts too: a reader that knows everything up to
  * one number lacks exactly what has a higher one.
  */
-export type DecisionSink = (
-  decision: Decision,
-  change: Change,
-  sequence: number,
-) => void;
+export type DecisionSink = (decision: Decision, change: Change, sequence: number) => void;
 
 /** A version of a decision, and when in the order of all changes it came. */
 export interface Recorded {
@@ -298,10 +285,7 @@ export class DecisionLog {
   /** Stores and hands on a decision that was named in another isolate. */
   add(decision: Decision): void {
     const sequence = ++this.#sequence;
-    this.#forgotten = Math.max(
-      this.#forgotten,
-      this.#ring[this.#next]?.sequence ?? 0,
-    );
+    this.#forgotten = Math.max(this.#forgotten, this.#ring[this.#next]?.sequence ?? 0);
     this.#ring[this.#next] = { decision, sequence };
     this.#next = (this.#next + 1) % this.capacity;
     for (const sink of this.#sinks) sink(decision, "new", sequence);
@@ -315,11 +299,7 @@ export class DecisionLog {
    */
   update(decision: Decision, changes: DecisionChanges): Decision {
     const sequence = ++this.#sequence;
-    const updated: Decision = {
-      ...decision,
-      ...changes,
-      updated: new Date().toISOString(),
-    };
+    const updated: Decision = { ...decision, ...changes, updated: new Date().toISOString() };
     const slot = this.#slotOf(decision.id);
     if (slot === null) this.#forgotten = sequence;
     else this.#ring[slot] = { decision: updated, sequence };
@@ -338,10 +318,7 @@ export class DecisionLog {
   }
 
   #ordered(): Recorded[] {
-    return [
-      ...this.#ring.slice(this.#next),
-      ...this.#ring.slice(0, this.#next),
-    ];
+    return [...this.#ring.slice(this.#next), ...this.#ring.slice(0, this.#next)];
   }
 
   /** What changed after `sequence`, in that order, as far as it is in memory. */
@@ -353,9 +330,7 @@ export class DecisionLog {
   /** The newest decisions, oldest first, at most `limit`. */
   recent(limit: number = this.capacity): Decision[] {
     const ordered = this.#ordered();
-    return ordered.slice(Math.max(0, ordered.length - limit)).map((
-      { decision },
-    ) => decision);
+    return ordered.slice(Math.max(0, ordered.length - limit)).map(({ decision }) => decision);
   }
 
   /** The decision with this id, while it is still in memory. */
