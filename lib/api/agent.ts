@@ -187,6 +187,8 @@ function requestReply(request: StoredRequest): object {
     id: request.id,
     status: request.status,
     reason: request.answer ?? approvedAt(request),
+    /** What is in force is not what was asked for. */
+    edited: request.approved_file !== null,
     expires_at: request.expires_ms === null ? null : new Date(request.expires_ms).toISOString(),
   };
 }

@@ -10,7 +10,7 @@ export interface Action {
 }
 
 const SHELLS = ["bash", "sh", "shell"];
-const FETCHERS = ["fetch", "http", "https", "curl", "wget"];
+const FETCHERS = ["fetch", "http", "https"];
 
 /** The action of a command line, or null when it says too little. */
 export function actionOf(args: readonly string[]): Action | null {

@@ -2,12 +2,12 @@
 import { VERSION } from "../version.ts";
 import { type Action, actionOf } from "./actions.ts";
 import { AGENT_SOCKET, AgentClient, Refused, Unreachable } from "./client.ts";
-import { parseRequest, request, status } from "./requests.ts";
+import { parseRequest, readRuleFile, request, status, WrongUsage } from "./requests.ts";
 import { runChild } from "./run.ts";
 import { GUIDE, USAGE } from "./text.ts";
 
-/** Exit codes; a program that ran gives its own. */
-export const EXIT = { ok: 0, refused: 1, usage: 2, unreachable: 5 } as const;
+/** Exit codes; a program that ran gives its own. `terminated` is a shell's for SIGTERM. */
+export const EXIT = { ok: 0, refused: 1, usage: 2, unreachable: 5, terminated: 143 } as const;
 
 const DEFAULT_TIMEOUT_SECS = 30;
 const MAX_TIMEOUT_SECS = 300;
@@ -53,11 +53,12 @@ async function ask(args: readonly string[], path: string, timeoutMs: number): Pr
     complain(USAGE.trimEnd());
     return EXIT.usage;
   }
+  const ruleFile = wanted === null ? null : await readRuleFile(wanted);
   const client = await AgentClient.connect(path, timeoutMs);
   try {
     const container = await client.checkIn();
     log(`registered with outcalld as ${container ?? "an agent without a container"}`);
-    if (wanted !== null) return await request(client, wanted);
+    if (wanted !== null) return await request(client, wanted, ruleFile);
     if (word === "status") return await status(client, rest[0] ?? "", rest[1] === "--wait");
     if (word === "whoami") {
       return print(JSON.stringify(await client.ask("GET", "/v1/whoami")) + "\n");
@@ -68,37 +69,52 @@ async function ask(args: readonly string[], path: string, timeoutMs: number): Pr
   }
 }
 
-async function act(client: AgentClient, { run, ...question }: Action): Promise<number> {
+async function act(client: AgentClient, action: Action): Promise<number> {
   let isCancelled = false;
   // The request in flight may finish, and nothing is started after it (S005-EC-012).
   const cancel = (): void => void (isCancelled = true);
   Deno.addSignalListener("SIGTERM", cancel);
   try {
-    const { allowed, reason, matched_rule: rule, decision } = await client.ask(
-      "POST",
-      "/v1/permissions/check",
-      question,
-    );
-    if (typeof allowed !== "boolean" || typeof decision !== "string") {
-      throw new Unreachable("the verdict is malformed");
-    }
-    if (!allowed) {
-      const named = typeof rule === "string" ? `, rule ${rule}` : "";
-      complain(
-        `denied: ${typeof reason === "string" ? reason : "by policy"} (${decision}${named})`,
-      );
+    const denial = await denialOf(client, action);
+    if (denial !== null) {
+      complain(`denied: ${denial}`);
       return EXIT.refused;
     }
-    if (isCancelled) return 143;
+    if (isCancelled) return EXIT.terminated;
+    const { run, action_type, target } = action;
+    return run === null
+      ? print(`allowed: ${action_type} ${target}\n`)
+      : await carryOut(client.path, run);
   } finally {
     Deno.removeSignalListener("SIGTERM", cancel);
   }
-  if (run === null) return print(`allowed: ${question.action_type} ${question.target}\n`);
+}
+
+/** Why the daemon says no; null: it says yes. */
+async function denialOf(
+  client: AgentClient,
+  { action_type, target, metadata }: Action,
+): Promise<string | null> {
+  const verdict = await client.ask("POST", "/v1/permissions/check", {
+    action_type,
+    target,
+    metadata,
+  });
+  const { allowed, reason, matched_rule: rule, decision } = verdict;
+  if (typeof allowed !== "boolean" || typeof decision !== "string") {
+    throw new Unreachable("the verdict is malformed");
+  }
+  if (allowed) return null;
+  const named = typeof rule === "string" ? `, rule ${rule}` : "";
+  return `${typeof reason === "string" ? reason : "by policy"} (${decision}${named})`;
+}
+
+async function carryOut(socketPath: string, argv: readonly string[]): Promise<number> {
   try {
-    return (await runChild(client.path, run)).code;
+    return (await runChild(socketPath, argv)).code;
   } catch (thrown) {
     if (thrown instanceof Unreachable) throw thrown;
-    complain(`cannot run ${run[0]}: ${thrown instanceof Error ? thrown.message : String(thrown)}`);
+    complain(`cannot run ${argv[0]}: ${thrown instanceof Error ? thrown.message : String(thrown)}`);
     return EXIT.refused;
   }
 }
@@ -114,9 +130,18 @@ function timeoutMs(): number {
   );
 }
 
+/** Statuses by which the daemon says no to what was asked; any other one is no answer to it. */
+const ANSWERS: readonly number[] = [404, 409, 413, 422];
+
 /** What no verdict came of. Every unforeseen failure ends here, and none as a yes. */
 function failed(thrown: unknown): number {
-  if (thrown instanceof Refused && [404, 409, 422].includes(thrown.status)) {
+  if (thrown instanceof WrongUsage) {
+    complain(`error: ${thrown.message}`);
+    return EXIT.usage;
+  }
+  const isAnswer = thrown instanceof Refused &&
+    (ANSWERS.includes(thrown.status) || thrown.code === "requests.too_many");
+  if (isAnswer) {
     complain(`error: ${thrown.message}`);
     if (thrown.hint !== null) complain(`hint: ${thrown.hint}`);
     return EXIT.refused;

@@ -16,15 +16,10 @@ export interface Ended {
  */
 export async function runChild(socketPath: string, argv: readonly string[]): Promise<Ended> {
   const [program = "", ...args] = argv;
-  const child = new Deno.Command(program, {
-    args,
-    stdin: "inherit",
-    stdout: "inherit",
-    stderr: "inherit",
-  }).spawn();
+  let child: Deno.ChildProcess | undefined;
   const forward = (signal: Deno.Signal) => (): void => {
     try {
-      child.kill(signal);
+      child?.kill(signal);
     } catch {
       // It has ended.
     }
@@ -32,9 +27,16 @@ export async function runChild(socketPath: string, argv: readonly string[]): Pro
   const handlers = (["SIGINT", "SIGTERM", "SIGHUP"] as const).map((signal) =>
     [signal, forward(signal)] as const
   );
+  // Before there is a child: a signal in between would end us and leave it behind.
   for (const [signal, handler] of handlers) Deno.addSignalListener(signal, handler);
   const over = new AbortController();
   try {
+    child = new Deno.Command(program, {
+      args,
+      stdin: "inherit",
+      stdout: "inherit",
+      stderr: "inherit",
+    }).spawn();
     const lost = heartbeat(socketPath, over.signal);
     const first = await Promise.race([child.status, lost]);
     if (first instanceof Unreachable) {

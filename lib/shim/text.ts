@@ -9,7 +9,7 @@ Ask, and carry out if allowed:
   <program> [args…]                 the same as exec
 
 Ask only:
-  check network <url> [method]      may I reach it?   (also: fetch, http, https, curl, wget)
+  check network <url> [method]      may I reach it?   (also: fetch, http, https)
   check tool <program> [args…]      may I run it?
   check shell <program> [args…]
   check file <path> [write]         may I read or write it?   (also: file, read, write)
@@ -22,7 +22,7 @@ Propose rules to the operator:
   whoami                            who the daemon says you are, and your limits
   help agents                       how to work behind this firewall, for agents
 
-Exit codes: 0 allowed, 1 refused, 2 wrong usage, 5 no answer from outcalld; a program's own code.
+Exit codes: 0 allowed, 1 refused, 2 wrong usage, 5 no verdict from outcalld; a program's own code.
 Environment: OUTCALL_TIMEOUT_SECS, 1 to 300 (default 30).
 `;
 
@@ -46,5 +46,6 @@ operator said no. Without --wait go on with other work and look later:
   outcall-agent status rr-0123456789ab
 An access ends when its time is over; ask again then. Ask for as little as you need.
 
-Exit code 5 means that the firewall's daemon did not answer: nothing was run. Tell your operator.
+Exit code 5 means that there is no verdict: the firewall's daemon did not answer, or you asked too
+often. Nothing was run. If it stays so, tell your operator.
 `;

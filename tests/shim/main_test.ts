@@ -86,6 +86,21 @@ Deno.test("no socket, or nobody behind it, is exit 5 (S005-EC-001, S005-EC-008)"
   }
 });
 
+Deno.test("what cannot be read or meant is wrong usage, before the daemon is asked (exit 2)", async () => {
+  for (
+    const args of [
+      ["request", "--file", "/nonexistent/rules.yaml"],
+      ["request", "--file", "/"],
+      ["request"],
+      ["request", "https://a.example", "--file", "/etc/hostname"],
+      ["request", "https://a.example", "--for", "soon"],
+      ["status"],
+      ["exec"],
+      [],
+    ]
+  ) equal(await main(args, "/nonexistent/agent.sock"), 2, args.join(" "));
+});
+
 Deno.test("the words of a command line keep their meaning and their exact form", () => {
   deepEqual(actionOf(["git", "status", "--help"]), {
     action_type: "tool_exec",
@@ -97,6 +112,7 @@ Deno.test("the words of a command line keep their meaning and their exact form",
   deepEqual(actionOf(["sh", "make", "test"])?.run, ["make", "test"]);
   equal(actionOf(["exec", "fetch", "x"])?.action_type, "tool_exec");
   equal(actionOf(["fetch", "https://x.example"])?.run, null);
+  deepEqual(actionOf(["curl", "https://x.example"])?.run, ["curl", "https://x.example"]);
   deepEqual(actionOf(["write", "/a"])?.metadata, { mode: "write" });
   for (const args of [[], ["exec"], ["sh"], ["fetch"], ["read"], ["read", "a", "b"], ["check"]]) {
     equal(actionOf(args), null, args.join(" "));
