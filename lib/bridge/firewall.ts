@@ -8,7 +8,7 @@ import { z } from "zod";
 import { interfaceName, ipv4, ipv4Subnet } from "./elements.ts";
 import { type DropPrefix, reportAndDrop, reportedSet } from "./report.ts";
 import type { Listening, Segment } from "./segment.ts";
-import type { NftRule, NftTable, Part } from "./table.ts";
+import type { NftChain, NftRule, NftTable, Part } from "./table.ts";
 
 /** The table's family and name, as in `nft list table inet outcall`. */
 export const FIREWALL_TABLE = { family: "inet", name: "outcall" } as const;
@@ -104,6 +104,12 @@ const FORWARD: readonly NftRule[] = [
 const TO_SERVICE = "iifname . ip daddr . meta l4proto . th dport @services";
 
 const INPUT_FROM_AGENTS: readonly NftRule[] = [
+  // First, because it is nearly every packet on a busy host; it asks for no less than those below.
+  {
+    match: `ct state untracked iifname . ip saddr @subnets ${TO_SERVICE}`,
+    verdict: "accept",
+    comment: "DNS query of an agent",
+  },
   report(
     "outside_denied",
     'iifname != @bridges iifname != "lo" ip daddr @gateways',
@@ -132,8 +138,21 @@ const MASQUERADE: readonly NftRule[] = [
 ];
 
 const OUTPUT: readonly NftRule[] = [
-  drop("oifname @bridges meta nfproto ipv6", "IPv6 to an agent"),
+  drop("meta nfproto ipv6 oifname @bridges", "IPv6 to an agent"),
 ];
+
+/** Before connection tracking, as nft's documentation calls this priority: `raw`. */
+const BEFORE_TRACKING = -300;
+
+/**
+ * DNS by UDP is not tracked: nothing here depends on it, every query would cost an entry made and
+ * deleted, and one agent that asks from ever new ports could fill the host's table with entries.
+ * What leaves a gateway otherwise, or comes to it, is tracked as ever.
+ */
+function untracked(name: string, hook: "prerouting" | "output", match: string): NftChain {
+  const rules = [{ match, verdict: "notrack", comment: "DNS by UDP" } as const];
+  return { name, type: "filter", hook, priority: BEFORE_TRACKING, policy: "accept", rules };
+}
 
 /** By the bridge and the address, which is as pinned: the `bridge` table has seen to that. */
 const AGENT = "iifname . ip saddr";
@@ -172,7 +191,7 @@ function report(prefix: DropPrefix, match: string, comment: string): NftRule {
  * @throws RangeError when a name, address or port is none.
  */
 export function firewallTable(state: FirewallState): NftTable {
-  const { segments } = state;
+  const { segments, dnsPort } = state;
   return {
     ...FIREWALL_TABLE,
     sets: [
@@ -222,6 +241,8 @@ export function firewallTable(state: FirewallState): NftTable {
     ],
     targets: REPORTS,
     chains: [
+      untracked("untracked_queries", "prerouting", `ip daddr @gateways udp dport ${port(dnsPort)}`),
+      untracked("untracked_answers", "output", `ip saddr @gateways udp sport ${port(dnsPort)}`),
       {
         name: "forward",
         type: "filter",

@@ -34,7 +34,13 @@ export interface NftRule {
   readonly match: string;
   /** Statements between match and verdict, such as `counter`. */
   readonly statements?: string;
-  readonly verdict: "accept" | "drop" | "masquerade" | `goto ${string}` | `log ${string}`;
+  readonly verdict:
+    | "accept"
+    | "drop"
+    | "masquerade"
+    | "notrack"
+    | `goto ${string}`
+    | `log ${string}`;
   /** Unique in its chain: operators and {@linkcode differences} know the rule by it. */
   readonly comment: string;
 }

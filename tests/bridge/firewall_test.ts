@@ -120,6 +120,16 @@ table inet outcall {
     drop comment "and no further"
   }
 
+  chain untracked_queries {
+    type filter hook prerouting priority -300; policy accept;
+    ip daddr @gateways udp dport 53 notrack comment "DNS by UDP"
+  }
+
+  chain untracked_answers {
+    type filter hook output priority -300; policy accept;
+    ip saddr @gateways udp sport 53 notrack comment "DNS by UDP"
+  }
+
   chain forward {
     type filter hook forward priority 0; policy drop;
     iifname != @bridges oifname != @bridges accept comment "neither side is managed"
@@ -136,6 +146,7 @@ table inet outcall {
 
   chain input_from_agents {
     type filter hook input priority 0; policy accept;
+    ct state untracked iifname . ip saddr @subnets iifname . ip daddr . meta l4proto . th dport @services accept comment "DNS query of an agent"
     iifname != @bridges iifname != "lo" ip daddr @gateways counter goto outside_denied comment "outside to gateway"
     iifname != @bridges accept comment "not from an agent"
     meta nfproto ipv6 counter goto ipv6 comment "IPv6 from an agent"
@@ -153,7 +164,7 @@ table inet outcall {
 
   chain output_ipv6_block {
     type filter hook output priority 0; policy accept;
-    oifname @bridges meta nfproto ipv6 counter drop comment "IPv6 to an agent"
+    meta nfproto ipv6 oifname @bridges counter drop comment "IPv6 to an agent"
   }
 }
 `;

@@ -277,6 +277,25 @@ labTest(
   },
 );
 
+labTest(
+  "DNS by UDP leaves no entry in the host's connection tracking, and TCP does",
+  NEEDS,
+  async () => {
+    await using world = await World.create();
+    const { host, agent } = world;
+    const tracked = async (): Promise<number> =>
+      Number(await host.must(["sysctl", "-n", "net.netfilter.nf_conntrack_count"]));
+    const before = await tracked();
+    // Answered by the kernel's "port unreachable", which leaves the gateway too.
+    for (let i = 0; i < 5; i++) await agent.run(udp(GATEWAY, 53));
+    equal(await arrivals(agent, udp(GATEWAY, 53), host, "admitted from agents"), 1, "control");
+    equal(await tracked(), before);
+    host.spawn(["nc", "-lk", GATEWAY, "53"]);
+    while ((await agent.run(tcp(GATEWAY, 53))).code !== 0);
+    notEqual(await tracked(), before);
+  },
+);
+
 labTest("S001-FR-010: closed, an agent does not even reach its gateway", NEEDS, async () => {
   await using world = await World.create();
   const { host, agent, internet } = world;
