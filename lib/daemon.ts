@@ -100,7 +100,11 @@ class Daemon {
     this.#bridges = bridges;
     this.#namespaceAgents = new NamespaceAgents({
       segments: () => this.#enforcement.segments(),
-      containerAddresses: (network) => this.#docker.addressesOn(network),
+      // Whatever a port has been pinned to is taken, whether Docker gave it or not.
+      containerAddresses: async (network) => [
+        ...await this.#docker.addressesOn(network),
+        ...this.#bridges.agentAddresses(),
+      ],
       proxyPort,
       agentSocketFolder: agentSocketFolder(config.agentSocketPath),
       shimPath: config.shimPath,
@@ -119,6 +123,7 @@ class Daemon {
       },
       hostRoutes,
       segments: () => this.#enforcement.segments(),
+      pins: () => this.#bridges.pins(),
       containers: {
         proxyPort,
         judge: (facts) => this.#containerRules.judge(facts),
@@ -162,6 +167,7 @@ class Daemon {
     this.#policy.onSwap(() => void this.#proxy?.rejudge());
     agents.onChange(() => void this.#proxy?.reidentify());
     this.#namespaceAgents.onChange(() => agents.localChanged());
+    this.#bridges.onNewPins(() => agents.portsPinned());
   }
 
   /** Start-up in the operator guide's order. */

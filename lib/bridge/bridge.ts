@@ -105,6 +105,7 @@ export class Bridges {
   readonly #grants = new Grants();
   /** Null until those of an earlier run were looked for in the kernel. */
   #pins: readonly Pin[] | null = null;
+  readonly #newPinListeners: (() => void)[] = [];
   /** Names of the bridges that the tables cover. */
   #covered: readonly string[] = [];
   /** The ports and pins that the tables hold. */
@@ -218,6 +219,16 @@ export class Bridges {
   /** The grants in force. */
   grants(): readonly Grant[] {
     return this.#grants.list(Date.now());
+  }
+
+  /** Which port may speak as whom. */
+  pins(): readonly Pin[] {
+    return this.#pins ?? [];
+  }
+
+  /** Calls `listener` when ports are pinned that were not before. */
+  onNewPins(listener: () => void): void {
+    this.#newPinListeners.push(listener);
   }
 
   /** Addresses of the agents whose ports are pinned. */
@@ -531,6 +542,10 @@ export class Bridges {
     // By port, not by address: who gets an old address inherits nothing.
     const kept = new Set(this.#pins.map(({ index }) => index));
     const gone = before.filter(({ index }) => !kept.has(index)).map(({ address }) => address);
+    const known = new Set(before.map(({ index }) => index));
+    if (this.#pins.some(({ index }) => !known.has(index))) {
+      for (const listener of this.#newPinListeners) listener();
+    }
     this.#grants.dropAgents(gone);
     return ports;
   }

@@ -12,7 +12,7 @@ import { logger } from "../log.ts";
 import type { Cidr } from "../net/cidr.ts";
 import { ContainerManager, type ContainerManagerOptions } from "./containers.ts";
 import { Engine, type EngineEvent } from "./engine.ts";
-import { AgentIndex, LOOKUP_TIMEOUT_MS } from "./identity.ts";
+import { AgentIndex, LOOKUP_TIMEOUT_MS, type PinnedPort } from "./identity.ts";
 import { PREFIX } from "./managed.ts";
 import type { NamespaceAgents } from "../namespace/agents.ts";
 import { type NetworkHooks, NetworkManager } from "./networks.ts";
@@ -32,6 +32,8 @@ export interface DockerOptions {
   readonly containers: Omit<ContainerManagerOptions, "engine" | "networks">;
   /** Agents that are no containers. */
   readonly namespaceAgents: Pick<NamespaceAgents, "at" | "on">;
+  /** Which port may speak from which address now. */
+  readonly pins: () => readonly PinnedPort[];
 }
 
 /** Time between attempts to put right what failed while Docker was there. */
@@ -79,6 +81,7 @@ export class Docker {
       engine: new Engine(options.socketPath, LOOKUP_TIMEOUT_MS),
       segments,
       namespaceAgent: (address) => namespaceAgents.at(address),
+      pins: options.pins,
     });
   }
 

@@ -6,8 +6,14 @@
  * remembered, and every question goes to Docker; when Docker does not answer, an address inside a
  * managed network is an agent without a name. A question is answered by what Docker said after it
  * was asked, never by a look-up that had begun before.
+ *
+ * An address proves who speaks only together with the port that it is pinned to: an agent that may
+ * change its interface can take an address before Docker gives it to another one. So a port belongs
+ * to the container that Docker names at the first look after the port was pinned, or to nobody, for
+ * as long as there is that port.
  */
 import type { Agent, AgentDirectory } from "../agents.ts";
+import type { Pin } from "../bridge/ports.ts";
 import type { Segment } from "../bridge/segment.ts";
 import { messageOf } from "../errors.ts";
 import { logger } from "../log.ts";
@@ -24,7 +30,12 @@ export interface AgentIndexOptions {
   readonly segments: () => readonly Segment[];
   /** The agent at an address that is no container, as the kernel has it; undefined: none. */
   readonly namespaceAgent: (address: string) => Agent | undefined;
+  /** Which port may speak from which address now. */
+  readonly pins: () => readonly PinnedPort[];
 }
+
+/** A port of a managed bridge, and as whom it may speak. */
+export type PinnedPort = Pick<Pin, "index" | "mac" | "address">;
 
 /**
  * Longest wait for one answer of Docker on a miss; a question may wait for two. DNS clients ask
@@ -63,6 +74,27 @@ export function claimsOf(
   return claims;
 }
 
+/** Key of an endpoint in Docker's inspection whose container it cannot tell yet. */
+const UNSETTLED_ENDPOINT = "ep-";
+
+/**
+ * Whose port a pinned one is, by a look at its network that began when it was pinned already: the
+ * container's id; null: nobody's whom Docker knows; undefined: it cannot be told yet.
+ */
+export function ownerOf(
+  pin: PinnedPort,
+  network: Pick<EngineNetwork, "Containers">,
+): string | null | undefined {
+  const holders = Object.entries(network.Containers ?? {}).filter(([, { IPv4Address }]) =>
+    IPv4Address.split("/")[0] === pin.address
+  );
+  const [holder, rival] = holders;
+  if (holder === undefined || rival !== undefined) return null;
+  const [containerId, { MacAddress }] = holder;
+  if (containerId.startsWith(UNSETTLED_ENDPOINT)) return undefined;
+  return MacAddress.toLowerCase() === pin.mac ? containerId : null;
+}
+
 /** One network's agents as last looked up. */
 interface View {
   readonly claims: Claims;
@@ -88,6 +120,9 @@ export class AgentIndex implements AgentDirectory {
   readonly #engine: Engine;
   readonly #segments: () => readonly Segment[];
   readonly #namespaceAgent: AgentIndexOptions["namespaceAgent"];
+  readonly #pins: AgentIndexOptions["pins"];
+  /** Whose each pinned port is, by its index; see {@linkcode ownerOf}. */
+  readonly #owners = new Map<number, string | null>();
   readonly #subnets = new WeakMap<Segment, Cidr | null>();
   /** By network name; empty while no events are followed. */
   readonly #views = new Map<string, View>();
@@ -103,6 +138,7 @@ export class AgentIndex implements AgentDirectory {
     this.#engine = options.engine;
     this.#segments = options.segments;
     this.#namespaceAgent = options.namespaceAgent;
+    this.#pins = options.pins;
   }
 
   /** Calls `listener` whenever the agent at some address may have become another one, or none. */
@@ -115,14 +151,26 @@ export class AgentIndex implements AgentDirectory {
     const segment = ip === null ? undefined : this.#segmentOf(ip);
     if (ip === null || segment === undefined) return null;
     const view = this.#views.get(segment.network);
-    const agent = view?.claims.get(ip.text);
+    const claimed = view?.claims.get(ip.text);
     const local = this.#namespaceAgent(ip.text);
-    if (agent !== undefined) return local === undefined ? agent : null; // two claimants: neither
+    if (claimed !== undefined && local !== undefined) return null; // two claimants: neither
     if (local !== undefined) return local;
+    const agent = this.#atItsPort(ip, claimed);
+    if (agent !== undefined) return agent;
     const now = performance.now();
-    const isFresh = now - (view?.readAtMs ?? NEVER) < MISS_MEMORY_MS ||
+    // A claim at a port that is new needs a look of its own, however fresh the last one is.
+    const isFresh = (claimed === undefined && now - (view?.readAtMs ?? NEVER) < MISS_MEMORY_MS) ||
       now - (this.#failedAtMs.get(segment.network) ?? NEVER) < FAILURE_MEMORY_MS;
     return isFresh ? nameless(segment, ip) : this.#lookUp(segment, ip);
+  }
+
+  /** Ports were pinned: finds out at once whose they are. */
+  portsPinned(): void {
+    this.#changed();
+    for (const segment of this.#segments()) {
+      const isNew = this.#pinsOn(segment).some(({ index }) => !this.#owners.has(index));
+      if (isNew) this.#readAhead(segment.network);
+    }
   }
 
   /** An agent that is no container has come or gone. */
@@ -192,6 +240,26 @@ export class AgentIndex implements AgentDirectory {
     this.#changed();
   }
 
+  #pinsOn(segment: Segment): PinnedPort[] {
+    const subnet = Cidr.parse(segment.subnet);
+    return this.#pins().filter(({ address }) => {
+      const ip = Ip.parse(address);
+      return ip !== null && subnet?.contains(ip) === true;
+    });
+  }
+
+  /**
+   * `claimed` if it may speak from the port that has its address; null if that port is another's;
+   * undefined if there is no claim, or nobody can tell yet.
+   */
+  #atItsPort(ip: Ip, claimed: Agent | null | undefined): Agent | null | undefined {
+    if (claimed === undefined || claimed === null) return claimed;
+    const pin = this.#pins().find(({ address }) => address === ip.text);
+    if (pin === undefined) return claimed; // nobody can speak from there
+    const owner = this.#owners.get(pin.index);
+    return owner === undefined ? undefined : owner === claimed.containerId ? claimed : null;
+  }
+
   #changed(): void {
     for (const listener of this.#listeners) listener();
   }
@@ -209,7 +277,8 @@ export class AgentIndex implements AgentDirectory {
 
   async #lookUp(segment: Segment, ip: Ip): Promise<Agent | null> {
     try {
-      const agent = (await this.#refresh(segment)).get(ip.text);
+      const claimed = (await this.#refresh(segment)).get(ip.text);
+      const agent = this.#atItsPort(ip, claimed);
       return agent === undefined ? nameless(segment, ip) : agent;
     } catch (error) {
       this.#failedAtMs.set(segment.network, performance.now());
@@ -242,10 +311,12 @@ export class AgentIndex implements AgentDirectory {
   /** Asks Docker who is on a network, and keeps the answer unless something happened meanwhile. */
   async #read(segment: Segment): Promise<Claims> {
     const generation = this.#generation;
+    const pins = this.#pinsOn(segment);
     const [network, containers] = await Promise.all([
       this.#engine.network(segment.network),
       this.#engine.containers(),
     ]);
+    this.#settleOwners(segment, pins, network ?? { Containers: {} });
     const claims = network === null
       ? new Map<string, Agent>()
       : claimsOf(segment, network, await this.#namesOf(containers, network));
@@ -253,6 +324,29 @@ export class AgentIndex implements AgentDirectory {
       this.#views.set(segment.network, { claims, readAtMs: performance.now() });
     }
     return claims;
+  }
+
+  /** @param pins Those from before Docker was asked for `network`. */
+  #settleOwners(
+    segment: Segment,
+    pins: readonly PinnedPort[],
+    network: Pick<EngineNetwork, "Containers">,
+  ): void {
+    const current = new Set(this.#pins().map(({ index }) => index));
+    for (const index of this.#owners.keys()) if (!current.has(index)) this.#owners.delete(index);
+    for (const pin of pins) {
+      if (this.#owners.has(pin.index)) continue;
+      if (this.#namespaceAgent(pin.address) !== undefined) continue;
+      const owner = ownerOf(pin, network);
+      if (owner === undefined) continue;
+      this.#owners.set(pin.index, owner);
+      if (owner === null) {
+        log.warn("an agent on {network} has address {address}, which Docker gave to nobody", {
+          network: segment.network,
+          address: pin.address,
+        });
+      }
+    }
   }
 
   /** Agent names of the containers on `network`. */

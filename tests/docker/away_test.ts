@@ -98,6 +98,7 @@ function containersAt(path: string): ContainerManager {
 function dockerAt(path: string): Docker {
   return new Docker({
     namespaceAgents: NO_NAMESPACE_AGENTS,
+    pins: () => [],
     socketPath: path,
     subnetBlock: block("10.200.0.0/16"),
     hooks: noHooks,
@@ -224,6 +225,7 @@ Deno.test("without Docker an address inside is an agent without a name (D5, S013
     engine: new Engine(MISSING),
     segments: () => [SEGMENT],
     namespaceAgent: NO_NAMESPACE_AGENTS.at,
+    pins: () => [],
   });
   const nameless = { name: "", address: "10.200.0.9", network: "outcall-a" };
   assert.deepEqual(await agents.identify("10.200.0.9"), nameless);
@@ -236,6 +238,7 @@ Deno.test("an address outside every managed network is nobody (D5, ADV-DNS-02)",
     engine: new Engine(MISSING),
     segments: () => [SEGMENT],
     namespaceAgent: NO_NAMESPACE_AGENTS.at,
+    pins: () => [],
   });
   for (
     const address of ["10.200.1.2", "127.0.0.1", "8.8.8.8", "::1", "", "10.200.0.2 ", "010.200.0.2"]
@@ -250,6 +253,7 @@ Deno.test("questions at the same time share a look-up, and its bound (S013-FR-00
     engine: new Engine(socket.path, 300),
     segments: () => [SEGMENT],
     namespaceAgent: NO_NAMESPACE_AGENTS.at,
+    pins: () => [],
   });
   const addresses = Array.from({ length: 100 }, (_, i) => `10.200.0.${i + 2}`);
   const answers = await Promise.all(addresses.map((address) => agents.identify(address)));
@@ -265,6 +269,7 @@ Deno.test("an agent without Docker is known by its cable, whether Docker answers
     engine: new Engine(MISSING),
     segments: () => [SEGMENT],
     namespaceAgent: (address) => address === LOCAL.address ? LOCAL : undefined,
+    pins: () => [],
   });
   assert.deepEqual(agents.identify(LOCAL.address), LOCAL);
 });

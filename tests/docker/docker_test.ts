@@ -11,6 +11,7 @@ import { block, DockerLab, IMAGE, judgedBy, NO_NAMESPACE_AGENTS, TOOLS } from ".
 function follow(lab: DockerLab): Docker {
   return new Docker({
     namespaceAgents: NO_NAMESPACE_AGENTS,
+    pins: () => [],
     socketPath: lab.socket,
     subnetBlock: block("10.200.0.0/16"),
     hooks: lab.bridges,

@@ -4,7 +4,7 @@ import * as fc from "fast-check";
 import { OutcallError } from "../../lib/errors.ts";
 import type { EngineNetwork } from "../../lib/docker/engine.ts";
 import { engineSocket } from "../../lib/docker/engine.ts";
-import { claimsOf } from "../../lib/docker/identity.ts";
+import { claimsOf, ownerOf } from "../../lib/docker/identity.ts";
 import { parse } from "../../lib/docker/image.ts";
 import { managedSegment, networkName } from "../../lib/docker/managed.ts";
 import { clean, exposes, overlaps, parseMount } from "../../lib/docker/mounts.ts";
@@ -255,6 +255,30 @@ Deno.test("claimsOf() names who is where, and nobody where two claim one address
       ["10.200.0.3", null],
     ],
   );
+});
+
+Deno.test("ownerOf() gives a port to the one container with its address and MAC (D13, S013)", () => {
+  const endpoint = (IPv4Address: string, MacAddress: string) => ({
+    Name: "",
+    EndpointID: "",
+    MacAddress,
+    IPv4Address,
+    IPv6Address: "",
+  });
+  const Containers = {
+    one: endpoint("10.200.0.2/24", "02:42:0A:C8:00:02"),
+    two: endpoint("10.200.0.3/24", "02:42:0a:c8:00:03"),
+    three: endpoint("10.200.0.3/24", "02:42:0a:c8:00:04"),
+    "ep-4": endpoint("10.200.0.5/24", "02:42:0a:c8:00:05"),
+  };
+  const at = (address: string, mac: string): string | null | undefined =>
+    ownerOf({ index: 7, address, mac }, { Containers });
+  assert.equal(at("10.200.0.2", "02:42:0a:c8:00:02"), "one");
+  assert.equal(at("10.200.0.2", "02:42:0a:c8:00:99"), null, "another's MAC");
+  assert.equal(at("10.200.0.3", "02:42:0a:c8:00:03"), null, "two claimants");
+  assert.equal(at("10.200.0.5", "02:42:0a:c8:00:05"), undefined, "not told yet");
+  assert.equal(at("10.200.0.20", "02:42:0a:c8:00:02"), null, "an address of nobody");
+  assert.equal(ownerOf({ index: 7, address: "10.200.0.2", mac: "" }, {}), null);
 });
 
 Deno.test("parse() of an image reference keeps its parts apart (S008-FR-037, AS-019)", () => {
