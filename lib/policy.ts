@@ -15,6 +15,7 @@ import type { Change, Decision } from "./decision.ts";
 import { messageOf, OutcallError } from "./errors.ts";
 import { logger } from "./log.ts";
 import { Mutex } from "./mutex.ts";
+import { type DecisionExplanation, explainDecision } from "./record/explain.ts";
 import { type Answer, answer } from "./rules/answer.ts";
 import { compilePolicy, type CompileResult } from "./rules/compile.ts";
 import { type RuleCounter, RuleCounters } from "./rules/counters.ts";
@@ -22,6 +23,7 @@ import { decide } from "./rules/decide.ts";
 import { type Diagnostic, formatDiagnostic } from "./rules/diagnostic.ts";
 import { diffPolicies, diffRules, diffTests } from "./rules/diff.ts";
 import { explain, type Explanation } from "./rules/explain.ts";
+import { PolicyHistory } from "./rules/history.ts";
 import { buildPolicy, type CompiledRule, emptyPolicy, type Policy } from "./rules/policy.ts";
 import type { PolicyTest } from "./rules/policytests.ts";
 import { readRulesDir, type RuleFile, type RulesDirectory } from "./rules/read.ts";
@@ -66,6 +68,7 @@ export class ActivePolicy implements PolicyService {
   readonly #listeners: SwapListener[] = [];
   readonly #mutex = new Mutex();
   readonly #counters = new RuleCounters();
+  readonly #history = new PolicyHistory();
   #policy: Policy = emptyPolicy(0);
   #tests: readonly PolicyTest[] = [];
 
@@ -116,6 +119,10 @@ export class ActivePolicy implements PolicyService {
 
   explain(request: RequestSpec): Explanation {
     return explain(this.#policy, request);
+  }
+
+  explainDecision(decision: Decision, recorded: Iterable<Decision>): DecisionExplanation {
+    return explainDecision(decision, this.#history, this.#policy, recorded);
   }
 
   evaluate(layer: Layer, facts: Facts): Verdict {
@@ -222,6 +229,7 @@ export class ActivePolicy implements PolicyService {
   async #swap(policy: Policy): Promise<void> {
     this.#counters.keepUnchanged(this.#policy, policy);
     this.#policy = policy;
+    this.#history.add(policy.data, Date.now());
     await Promise.all(this.#listeners.map((listener) => this.#tell(listener, policy)));
   }
 

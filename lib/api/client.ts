@@ -11,6 +11,7 @@ import {
   type grantAllow,
   grantsFlushed,
 } from "./grants.ts";
+import { decisionExplanation, type DecisionExplanationReply } from "./explain.ts";
 import { NDJSON } from "./ndjson.ts";
 import * as replies from "./replies.ts";
 import {
@@ -136,6 +137,12 @@ export class HostClient {
   /** What the rules in force say to a hypothetical request. */
   explain(request: RequestSpec): Promise<ExplainResult> {
     return this.#post(replies.explainResult, "/api/v1/rules/explain", request);
+  }
+
+  /** Why a recorded decision came out as it did; `decisions.not_found` when it is not known. */
+  explainDecision(id: string): Promise<DecisionExplanationReply> {
+    const path = `/api/v1/decisions/${encodeURIComponent(id)}/explain`;
+    return this.#get(decisionExplanation, path);
   }
 
   /** What would change with these rule files; `rules.invalid` when they cannot be loaded. */

@@ -7,6 +7,7 @@ import { OutcallError } from "../errors.ts";
 import { dnsFacts } from "../dns/policy.ts";
 import { act, show } from "./endpoint.ts";
 import { failure, presentable, success } from "./envelope.ts";
+import { explainRoutes } from "./explain.ts";
 import { dnsTestQuery } from "./facts.ts";
 import { grantRoutes } from "./grants.ts";
 import { NDJSON } from "./ndjson.ts";
@@ -44,6 +45,7 @@ export function hostApp(services: HostServices): ApiApp {
     ...containerRoutes(services),
     ...agentRoutes(services),
     ...decisionRoutes(services),
+    ...explainRoutes(services),
     ...requestRoutes(services.requests),
     ...daemonRoutes(services),
   ], "host_api");

@@ -171,19 +171,22 @@ export interface ExplainResult {
   readonly steps: readonly ExplainStep[];
 }
 
+/** What one layer says. */
+export const explainStep = z.object({
+  layer,
+  decision,
+  reason,
+  facts: z.looseObject({}),
+  error: z.string().nullable(),
+  rule: explainedRule.nullable(),
+  nearest: z.object({ rule: explainedRule, failed: clause.nullable() }).nullable(),
+}) satisfies z.ZodType<ExplainStep>;
+
 /** The answer to `rules explain`. */
 export const explainResult = z.object({
   request: z.string(),
   decision,
-  steps: z.array(z.object({
-    layer,
-    decision,
-    reason,
-    facts: z.looseObject({}),
-    error: z.string().nullable(),
-    rule: explainedRule.nullable(),
-    nearest: z.object({ rule: explainedRule, failed: clause.nullable() }).nullable(),
-  })),
+  steps: z.array(explainStep),
 }) satisfies z.ZodType<ExplainResult>;
 
 /** What a set of rules says to a policy test's request. */

@@ -99,7 +99,8 @@ function ask<S extends z.ZodType>(
   };
 }
 
-function stepReply({ layer, facts, verdict, rule, nearest }: ExplainedStep): ExplainStep {
+/** What a layer says, as it is sent. */
+export function stepReply({ layer, facts, verdict, rule, nearest }: ExplainedStep): ExplainStep {
   return {
     layer,
     decision: verdict.allowed ? "allow" : "block",

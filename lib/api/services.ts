@@ -6,6 +6,7 @@
  * unless a name says otherwise.
  */
 import type { Decision } from "../decision.ts";
+import type { DecisionExplanation } from "../record/explain.ts";
 import type { RuleCounter } from "../rules/counters.ts";
 import type { PolicyDiff, RuleChanges, TestDiff } from "../rules/diff.ts";
 import type { Explanation } from "../rules/explain.ts";
@@ -91,6 +92,8 @@ export interface PolicyService {
   evaluate(layer: Layer, facts: Facts): Verdict;
   /** What the rules say to a hypothetical request, layer by layer. */
   explain(request: RequestSpec): Explanation;
+  /** Why a recorded decision came out as it did; `recorded` is what else was attempted. */
+  explainDecision(decision: Decision, recorded: Iterable<Decision>): DecisionExplanation;
   /** What would change with these rule files; throws `rules.invalid` (422) when they cannot be loaded. */
   diff(files: readonly RuleFile[], recorded: Iterable<Decision>): PolicyDiffResult;
 }

@@ -6,6 +6,7 @@ import { VERSION } from "../version.ts";
 import { addBridgeCommands } from "./bridge.ts";
 import { addCompletionCommand } from "./completion.ts";
 import { addContainerCommands } from "./container.ts";
+import { addDecisionCommand } from "./decision.ts";
 import { addDnsCommands } from "./dns.ts";
 import { addGrantCommands } from "./grants.ts";
 import { addNetworkCommands } from "./network.ts";
@@ -57,6 +58,7 @@ export async function main(args: readonly string[]): Promise<number> {
   addContainerCommands(program, run);
   addLocalCommand(program, run);
   addRulesCommands(program, run);
+  addDecisionCommand(program, run);
   addGrantCommands(program, run);
   addRequestsCommands(program, run);
   addCompletionCommand(program);

@@ -16,7 +16,9 @@ export interface RecordedAttempt {
     readonly port?: number;
     readonly method?: string;
     readonly path?: string;
+    readonly protocol?: string;
     readonly recordType?: string;
+    readonly tool?: string;
   };
 }
 
@@ -51,14 +53,14 @@ function known<K extends string, V>(key: K, value: V | undefined): { [P in K]?: 
  */
 export function recordedFacts({ layer, agent, attempt }: RecordedAttempt): Facts | null {
   if (layer === "kernel" || agent === null) return null;
-  const { host, address, port, method, path, recordType } = attempt;
+  const { host, address, port, protocol, method, path, recordType } = attempt;
   const isDns = layer === "dns" || layer === "grant";
   return {
     network: {
       ...known("hostname", host),
       ...known("ip", address),
       ...known("port", port),
-      ...(isDns ? {} : { protocol: "tcp" }),
+      ...known("protocol", isDns ? protocol : "tcp"),
     },
     http: { ...known("host", host), ...known("method", method), ...known("path", path) },
     ...(isDns ? { dns: { ...known("query", host), ...known("record_type", recordType) } } : {}),

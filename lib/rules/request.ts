@@ -71,7 +71,11 @@ function addressOf(host: string, spec: RequestSpec): string | undefined {
 }
 
 /** The step that resolves the name; an address needs none. */
-function dnsSteps(host: string, recordType: string, agent: NonNullable<Facts["agent"]>): Step[] {
+export function dnsSteps(
+  host: string,
+  recordType: string,
+  agent: NonNullable<Facts["agent"]>,
+): Step[] {
   if (Ip.parse(host) !== null) return [];
   const facts = {
     dns: { query: host, record_type: recordType },

@@ -18,6 +18,7 @@ export interface ServedPolicy {
   readonly directory: string;
   /** Where its rule files are. */
   readonly rulesDir: string;
+  readonly decisions: DecisionLog;
   /** Judges and records an attempt as an enforcement point does. */
   attempt(layer: Layer, facts: Facts): Decision;
 }
@@ -73,7 +74,7 @@ export async function withPolicy(
       fetch: hostApp({ ...services(healthy(), { calls: [] }), ...others, policy, decisions }).fetch,
     });
     try {
-      await test({ path, directory, rulesDir, attempt });
+      await test({ path, directory, rulesDir, decisions, attempt });
     } finally {
       await server.close();
     }

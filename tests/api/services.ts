@@ -15,7 +15,9 @@ import type {
 import { explain } from "../../lib/rules/explain.ts";
 import { emptyPolicy } from "../../lib/rules/policy.ts";
 import type { Facts, Layer, Verdict } from "../../lib/rules/types.ts";
+import { explainDecision } from "../../lib/record/explain.ts";
 
+import { PolicyHistory } from "../../lib/rules/history.ts";
 /** What the services were asked to do, in order. */
 export interface Journal {
   readonly calls: unknown[][];
@@ -180,6 +182,8 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
             rules_loaded: 1,
             generation: 2,
             warnings: ['unused definition "legacy" in agent.yaml'],
+      explainDecision: (decision, recorded) =>
+        explainDecision(decision, new PolicyHistory(), emptyPolicy(1), recorded),
           }),
       evaluate: (layer: Layer, facts: Facts) => {
         calls.push(["evaluate", layer, facts]);

@@ -99,6 +99,9 @@ const REQUESTS: RuleRequestService = {
   reject: () => Promise.resolve(),
 };
 
+/** The id of the last decision, as the page has it. */
+const DECISION_ID = "01kdecision000000";
+
 /** Runs `test` with the daemon that the page is about: its rules, and some traffic. */
 function withDaemon(test: (served: ServedPolicy) => Promise<void>): Promise<void> {
   return withPolicy({ "agent.yaml": IN_FORCE }, async (served) => {
@@ -116,13 +119,19 @@ function withDaemon(test: (served: ServedPolicy) => Promise<void>): Promise<void
 
 /** Runs one command of a page; paths are shown as the page shows them, times as one. */
 async function run(served: ServedPolicy, command: string): Promise<{ code: number; text: string }> {
+  const { id } = served.decisions.recent(1)[0] ?? { id: "" };
   const words = wordsOf(command).map((word) =>
-    ["candidate", "broken"].includes(word) ? `${served.directory}/${word}` : word
+    ["candidate", "broken"].includes(word)
+      ? `${served.directory}/${word}`
+      : word === DECISION_ID
+      ? id
+      : word
   );
   const { code, out, err } = await outcall("--socket", served.path, ...words);
   const text = (out + err)
     .replaceAll(served.rulesDir, "/etc/outcall/rules.d")
     .replaceAll(`${served.directory}/`, "")
+    .replaceAll(id, DECISION_ID)
     .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, "2026-05-04T09:30:00.000Z");
   return { code, text };
 }
