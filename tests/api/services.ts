@@ -153,6 +153,8 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
       counters: () =>
         answers.rules.map(({ id, file, line, action }) => ({ id, file, line, action, ...UNUSED })),
       explain: (request) => explain(emptyPolicy(1), request),
+      explainDecision: (decision, recorded) =>
+        explainDecision(decision, new PolicyHistory(), emptyPolicy(1), recorded),
       diff: () => {
         throw new OutcallError(422, "rules.invalid", "the rules are not valid");
       },
@@ -182,8 +184,6 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
             rules_loaded: 1,
             generation: 2,
             warnings: ['unused definition "legacy" in agent.yaml'],
-      explainDecision: (decision, recorded) =>
-        explainDecision(decision, new PolicyHistory(), emptyPolicy(1), recorded),
           }),
       evaluate: (layer: Layer, facts: Facts) => {
         calls.push(["evaluate", layer, facts]);
