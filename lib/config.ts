@@ -12,6 +12,7 @@ import { Ip } from "./net/ip.ts";
 import { DEFAULT_RULES_DIR, DEFAULT_SOCKET, wholeNumber } from "./options.ts";
 import { DEFAULT_LIMITS, type ProxyLimits } from "./proxy/context.ts";
 import type { Rate } from "./rate.ts";
+import type { Bounds } from "./record/table.ts";
 import { VERSION } from "./version.ts";
 
 /** Where a service listens: on every managed gateway (the wildcard, decision D6), or on one address. */
@@ -51,6 +52,8 @@ export interface DaemonConfig {
   readonly interceptLeafTtlSecs: number;
   readonly interceptBodyCapBytes: number;
   readonly stateDir: string;
+  /** How much of the decisions is kept. */
+  readonly historyBounds: Bounds;
   /** Receives each new rule request; null: nobody does. */
   readonly notifyUrl: URL | null;
   readonly logFormat: LogFormat;
@@ -143,6 +146,27 @@ function rate(text: string): Rate {
     count: wholeNumber(1, 1_000_000)(match[1] ?? ""),
     windowSecs: wholeNumber(1, 86_400)(match[2] ?? ""),
   };
+}
+
+const SIZE_UNITS: Readonly<Record<string, number>> = { m: 1024 ** 2, g: 1024 ** 3 };
+
+function historySize(text: string): number {
+  const [, digits, unit] = /^([0-9]{1,6})([mg])$/.exec(text) ?? [];
+  const bytes = Number(digits) * (SIZE_UNITS[unit ?? ""] ?? NaN);
+  // Below it the history would be at its pruning more than at its writing.
+  if (!(bytes >= 4 * 1024 ** 2)) {
+    throw new InvalidArgumentError("It must be a size of at least 4m, such as 256m or 2g.");
+  }
+  return bytes;
+}
+
+const AGE_UNITS_MS: Readonly<Record<string, number>> = { h: 3_600_000, d: 86_400_000 };
+
+function historyAge(text: string): number {
+  const [, digits, unit] = /^([1-9][0-9]{0,4})([hd])$/.exec(text) ?? [];
+  const ms = Number(digits) * (AGE_UNITS_MS[unit ?? ""] ?? NaN);
+  if (Number.isNaN(ms)) throw new InvalidArgumentError("It must be a time such as 12h or 30d.");
+  return ms;
 }
 
 function logFormat(text: string): LogFormat {
@@ -265,6 +289,14 @@ const COMMAND = new Command("outcalld")
     absolutePath,
     "/var/lib/outcall",
   )
+  .addOption(
+    new Option("--history-max-size <size>", "how large the history of decisions may grow")
+      .argParser(historySize).default(256 * 1024 ** 2, "256m"),
+  )
+  .addOption(
+    new Option("--history-max-age <time>", "how long decisions are kept")
+      .argParser(historyAge).default(30 * 86_400_000, "30d"),
+  )
   .option("--log-format <format>", "text or json, on stderr", logFormat, "text")
   .exitOverride();
 
@@ -293,6 +325,7 @@ function configFrom(options: ReturnType<typeof COMMAND.opts>): DaemonConfig {
     interceptLeafTtlSecs: options.interceptLeafTtlSecs,
     interceptBodyCapBytes: options.interceptBodyCapBytes,
     stateDir: options.stateDir,
+    historyBounds: { maxBytes: options.historyMaxSize, maxAgeMs: options.historyMaxAge },
     notifyUrl: options.notifyUrl ?? null,
     logFormat: options.logFormat,
   };

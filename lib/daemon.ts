@@ -39,9 +39,12 @@ import { Cidr } from "./net/cidr.ts";
 import { NamespaceAgents } from "./namespace/agents.ts";
 import { ActivePolicy } from "./policy.ts";
 import { ProxyServer } from "./proxy/server.ts";
+import { History } from "./record/history.ts";
+import { HistoryLookup } from "./record/lookup.ts";
+import { DecisionRecords } from "./record/records.ts";
 import { ContainerRules } from "./rules/container.ts";
 import { emptyPolicy } from "./rules/policy.ts";
-import { openDatabase } from "./store/database.ts";
+import { databasePath, openDatabase } from "./store/database.ts";
 import { VERSION } from "./version.ts";
 
 const NO_PROXY: ProxyService = {
@@ -66,6 +69,8 @@ class Daemon {
   readonly #config: DaemonConfig;
   readonly #block: Cidr;
   readonly #decisions = new DecisionLog();
+  readonly #history: History;
+  readonly #records: DecisionRecords;
   readonly #policy: ActivePolicy;
   readonly #bridges: Bridges;
   readonly #dns: DnsServer;
@@ -96,6 +101,14 @@ class Daemon {
       ...(config.notifyUrl === null ? {} : { onNew: webhook(config.notifyUrl) }),
     });
     this.#decisions.addSink(this.#policy.count);
+    const historyPath = databasePath(config.stateDir);
+    this.#history = new History({ path: historyPath, bounds: config.historyBounds });
+    this.#decisions.addSink(this.#history.add);
+    this.#records = new DecisionRecords(
+      this.#decisions,
+      new HistoryLookup(historyPath),
+      () => this.#history.lastLost,
+    );
     const proxyPort = config.proxy?.port ?? null;
     this.#bridges = bridges;
     this.#namespaceAgents = new NamespaceAgents({
@@ -174,6 +187,7 @@ class Daemon {
   steps(): readonly Step[] {
     return [
       this.#bridgeStep(),
+      this.#historyStep(),
       this.#ruleStep(),
       this.#networkStep(),
       ...this.#gatewaySteps(),
@@ -197,6 +211,18 @@ class Daemon {
         await watch.stop();
         await this.#bridges.close();
       },
+    };
+  }
+
+  /** Before whatever decides, so that it stops after it and keeps what was decided last. */
+  #historyStep(): Step {
+    return {
+      target: "host_api",
+      start: () => {
+        this.#history.start();
+        return Promise.resolve("decisions are kept in the history");
+      },
+      stop: () => this.#history.stop(),
     };
   }
 
@@ -310,7 +336,11 @@ class Daemon {
           });
         return `listening on ${path}`;
       },
-      stop: async () => await server?.close(),
+      stop: async () => {
+        // A stream would keep the server waiting.
+        if (target === "host_api") this.#records.stop();
+        await server?.close();
+      },
     };
   }
 
@@ -349,7 +379,7 @@ class Daemon {
       networks: this.#docker.networks,
       containers: this.#docker.containers,
       namespaceAgents: this.#namespaceAgents,
-      decisions: this.#decisions,
+      decisions: this.#records,
       requests: this.#requests,
       health: () => this.#health(),
     };
@@ -384,6 +414,7 @@ class Daemon {
         detail: proxy === undefined ? "disabled" : proxy.listen_addresses.join(", "),
       },
       this.#docker.health(),
+      this.#history.health(),
     ];
   }
 }

@@ -5,6 +5,7 @@
 import { stream } from "hono/streaming";
 import { OutcallError } from "../errors.ts";
 import { dnsFacts } from "../dns/policy.ts";
+import { decisionRoutes } from "./decisions.ts";
 import { act, show } from "./endpoint.ts";
 import { failure, presentable, success } from "./envelope.ts";
 import { explainRoutes } from "./explain.ts";
@@ -22,7 +23,6 @@ import {
   containerName,
   containerRemove,
   containerStop,
-  decisionsQuery,
   dnsCacheQuery,
   imagePull,
   networkCreate,
@@ -44,7 +44,7 @@ export function hostApp(services: HostServices): ApiApp {
     ...networkRoutes(services),
     ...containerRoutes(services),
     ...agentRoutes(services),
-    ...decisionRoutes(services),
+    ...decisionRoutes(services.decisions),
     ...explainRoutes(services),
     ...requestRoutes(services.requests),
     ...daemonRoutes(services),
@@ -184,32 +184,6 @@ function agentRoutes({ namespaceAgents }: HostServices): Route[] {
       "/api/v1/agent/join",
       async (c) => c.json(success(await namespaceAgents.join(await readBody(c, agentJoin)))),
     ),
-  ];
-}
-
-function decisionRoutes({ decisions }: HostServices): Route[] {
-  return [
-    {
-      method: "GET",
-      path: "/api/v1/decisions",
-      handle: (c) =>
-        c.json(success({ decisions: decisions.recent(readQuery(c, decisionsQuery).limit) })),
-    },
-    {
-      method: "GET",
-      path: "/api/v1/decisions/:id",
-      handle: (c) => {
-        readQuery(c, nothing);
-        const id = c.req.param("id");
-        const decision = id === undefined ? undefined : decisions.find(id);
-        if (decision === undefined) {
-          throw new OutcallError(404, "decisions.not_found", `decision not found: "${id}"`, {
-            hint: "Only the newest decisions stay in memory.",
-          });
-        }
-        return c.json(success(decision));
-      },
-    },
   ];
 }
 

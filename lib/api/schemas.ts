@@ -114,12 +114,6 @@ export const imagePull = z.strictObject({ image: z.string() });
 /** `GET /api/v1/dns/cache` */
 export const dnsCacheQuery = z.strictObject({ entries: z.enum(["true", "false"]).optional() });
 
-/** `GET /api/v1/decisions`: how many of the newest. */
-export const decisionsQuery = z.strictObject({
-  limit: z.string().regex(/^[0-9]{1,5}$/, "expected a number from 1 to 10000")
-    .transform(Number).pipe(z.int().min(1).max(10_000)).default(100),
-});
-
 /** `POST /api/v1/rules/diff`: the candidate rule files; the daemon reads no directory for anybody. */
 export const diffRequest = z.strictObject({
   files: z.array(z.strictObject({

@@ -7,6 +7,10 @@
  */
 import type { Decision } from "../decision.ts";
 import type { DecisionExplanation } from "../record/explain.ts";
+import type { DecisionFilter } from "../record/filter.ts";
+import type { DecisionList, DecisionQuery } from "../record/records.ts";
+import type { Subscription } from "../record/streams.ts";
+import type { DecisionStats } from "../record/table.ts";
 import type { RuleCounter } from "../rules/counters.ts";
 import type { PolicyDiff, RuleChanges, TestDiff } from "../rules/diff.ts";
 import type { Explanation } from "../rules/explain.ts";
@@ -315,10 +319,20 @@ export interface PartHealth {
   readonly detail: string;
 }
 
-/** Recent decisions, newest last. */
+/** Decisions, newest last. */
 export interface DecisionService {
+  /** Sequence of the newest change. */
+  readonly sequence: number;
+  /** Those in memory. */
   recent(limit?: number): readonly Decision[];
-  find(id: string): Decision | undefined;
+  /** One in memory or in the history; throws `history.unavailable` (503). */
+  find(id: string): Promise<Decision | undefined>;
+  /** The newest that suit, from memory and history. */
+  query(query: DecisionQuery): Promise<DecisionList>;
+  /** Counts over the history since then; throws `history.unavailable` (503). */
+  stats(sinceMs: number): Promise<DecisionStats>;
+  /** Decisions as they are made, and those after a sequence; throws `events.too_many` (429). */
+  subscribe(filter: DecisionFilter, afterSequence: number | null): Subscription;
 }
 
 /** Everything the host API serves. */

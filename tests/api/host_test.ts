@@ -253,6 +253,8 @@ Deno.test("decisions: the newest, one by id, or 404 (D28)", () =>
     deepEqual((await get(path, "/api/v1/decisions?limit=5")).json, {
       ok: true,
       decisions: [DECISION],
+      incomplete: null,
+      last_event_id: "1767323045678001",
     });
     deepEqual((await get(path, `/api/v1/decisions/${DECISION.id}`)).json, {
       ok: true,

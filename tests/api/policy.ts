@@ -66,12 +66,22 @@ export async function withPolicy(
         rule: verdict.rule,
       });
     };
+    const plain = services(healthy(), { calls: [] });
     const server = await serveUnix({
       path,
       mode: 0o600,
       target: "host_api",
       admit: () => {},
-      fetch: hostApp({ ...services(healthy(), { calls: [] }), ...others, policy, decisions }).fetch,
+      fetch: hostApp({
+        ...plain,
+        ...others,
+        policy,
+        decisions: {
+          ...plain.decisions,
+          recent: (limit) => decisions.recent(limit),
+          find: (id) => Promise.resolve(decisions.find(id)),
+        },
+      }).fetch,
     });
     try {
       await test({ path, directory, rulesDir, decisions, attempt });

@@ -2,6 +2,9 @@
 import type { ActiveGrant } from "../../lib/api/grants.ts";
 import { OutcallError } from "../../lib/errors.ts";
 import type { Decision } from "../../lib/decision.ts";
+import { matches } from "../../lib/record/filter.ts";
+import type { StreamEvent, Subscription } from "../../lib/record/streams.ts";
+import type { DecisionStats } from "../../lib/record/table.ts";
 import type {
   AgentAttachRequest,
   AgentJoinRequest,
@@ -35,6 +38,9 @@ export interface Answers {
   proxyRunning: boolean;
   hits: number;
   decisions: Decision[];
+  stats: DecisionStats;
+  /** What a stream sends before it ends. */
+  events: StreamEvent[];
 }
 
 /** The quickstart's rule. */
@@ -114,7 +120,28 @@ export function healthy(): Answers {
     proxyRunning: true,
     hits: 3,
     decisions: [DECISION],
+    stats: {
+      allowed: 9,
+      blocked: 4,
+      hosts: [
+        { name: "example.com", allowed: 0, blocked: 4 },
+        { name: "api.openai.com", allowed: 9, blocked: 0 },
+      ],
+      agents: [{ name: "worker", allowed: 9, blocked: 4 }],
+      rules: [
+        { name: "", allowed: 0, blocked: 4 },
+        { name: "allow-openai", allowed: 9, blocked: 0 },
+      ],
+      layers: [{ name: "dns", allowed: 9, blocked: 4 }],
+    },
+    events: [],
   };
+}
+
+/** A stream of these events, and then its end. */
+function subscription(events: readonly StreamEvent[]): Subscription {
+  const batches = events.length === 0 ? [] : [events];
+  return { next: () => Promise.resolve(batches.shift() ?? null), close: () => {} };
 }
 
 /** Services that give `answers` and write down what they were asked. */
@@ -331,7 +358,17 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
     },
     decisions: {
       recent: (limit) => answers.decisions.slice(-(limit ?? answers.decisions.length)),
-      find: (id) => answers.decisions.find((decision) => decision.id === id),
+      sequence: 1_767_323_045_678_001,
+      find: (id) => Promise.resolve(answers.decisions.find((decision) => decision.id === id)),
+      query: (query) => {
+        const decisions = answers.decisions.filter((decision) => matches(query, decision));
+        return Promise.resolve({ decisions: decisions.slice(-query.limit), incomplete: null });
+      },
+      stats: () => Promise.resolve(answers.stats),
+      subscribe: (filter, after) => {
+        calls.push(["events", filter, after]);
+        return subscription(answers.events);
+      },
     },
     requests: {
       list: () => [],

@@ -28,6 +28,7 @@ Deno.test("without flags every value is the operator guide's default", () => {
     interceptLeafTtlSecs: 86_400,
     interceptBodyCapBytes: 1_048_576,
     stateDir: "/var/lib/outcall",
+    historyBounds: { maxBytes: 268_435_456, maxAgeMs: 2_592_000_000 },
     notifyUrl: null,
     logFormat: "text",
   });
@@ -45,6 +46,7 @@ Deno.test("every flag is read", () => {
     ...["--agent-rule-rate", "7/8", "--subnet-block", "192.168.0.0/20"],
     ...["--ca-cert", "/c.pem", "--ca-key", "/k.pem", "--intercept-leaf-ttl-secs", "600"],
     ...["--intercept-body-cap-bytes", "10", "--state-dir", "/v", "--log-format", "json"],
+    ...["--history-max-size", "2g", "--history-max-age", "12h"],
   );
   deepEqual(given, {
     socketPath: "/s/h.sock",
@@ -65,6 +67,7 @@ Deno.test("every flag is read", () => {
     interceptLeafTtlSecs: 600,
     interceptBodyCapBytes: 10,
     stateDir: "/v",
+    historyBounds: { maxBytes: 2_147_483_648, maxAgeMs: 43_200_000 },
     notifyUrl: null,
     logFormat: "json",
   });
@@ -99,6 +102,9 @@ const REFUSED: readonly (readonly [args: readonly string[], named: RegExp])[] = 
   [["--agent-perm-rate", "100"], /--agent-perm-rate/],
   [["--agent-perm-rate", "0/1"], /--agent-perm-rate/],
   [["--agent-timeout-secs", "301"], /--agent-timeout/],
+  [["--history-max-size", "3m"], /--history-max-size.*4m/s],
+  [["--history-max-size", "0"], /--history-max-size/],
+  [["--history-max-age", "0d"], /--history-max-age.*30d/s],
   [["--log-format", "xml"], /--log-format.*text or json/s],
   [["--ca-cert", "/c.pem"], /--ca-key/],
   [["--socket", "/run/x.sock", "--agent-socket", "/run/x.sock"], /different/], // ADV-HOST-03
