@@ -649,7 +649,10 @@ export class Bridges {
   #bringUp(netlink: RouteNetlink, name: string, segment: Segment | null): void {
     const link = this.#createOrAdopt(netlink, name);
     disableIpv6(name);
-    if (segment !== null) addGateway(netlink, link, segment);
+    if (segment !== null) {
+      keepMac(netlink, link, segment);
+      addGateway(netlink, link, segment);
+    }
     if (link.up) return;
     netlink.setUp(link);
     log.info("{name} is up", { name });
@@ -711,6 +714,22 @@ export class Bridges {
       throw error;
     }
   }
+}
+
+/**
+ * A bridge takes the lowest MAC of its ports unless it has one of its own: with every container that
+ * comes or goes, agents could lose their gateway for as long as they remember its MAC.
+ */
+function keepMac(netlink: RouteNetlink, link: Link, { gateway }: Segment): void {
+  const isUsed = netlink.links().some(({ master }) => master === link.index);
+  const mac = isUsed ? link.mac : gatewayMac(gateway);
+  if (mac !== null) netlink.setMac(link, mac);
+}
+
+/** The same after every start and repair: locally administered, with the address in it. */
+function gatewayMac(gateway: string): string {
+  const bytes = [0x02, 0x4f, ...Ip.parse(gateway)?.bytes ?? []];
+  return bytes.map((byte) => byte.toString(16).padStart(2, "0")).join(":");
 }
 
 function addGateway(netlink: RouteNetlink, link: Link, segment: Segment): void {

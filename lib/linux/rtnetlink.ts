@@ -319,6 +319,17 @@ export class RouteNetlink implements Disposable {
     this.#request(`set the alias of ${link.name}`, RTM_SETLINK, 0, body);
   }
 
+  /**
+   * Gives a link a MAC. A bridge keeps it from then on, whatever ports come and go.
+   * @param mac Such as `02:42:0a:c8:00:02`.
+   * @throws OutcallError `bridge.permission`, `bridge.operation`
+   */
+  setMac(link: Link, mac: string): void {
+    const bytes = Uint8Array.from(mac.split(":"), (part) => Number.parseInt(part, 16));
+    const body = concat(linkHeader(link.index, 0, 0), attribute(IFLA_ADDRESS, bytes));
+    this.#request(`set the MAC of ${link.name}`, RTM_SETLINK, 0, body);
+  }
+
   /** Sets a link up. @throws OutcallError `bridge.permission`, `bridge.operation` */
   setUp(link: Link): void {
     const body = linkHeader(link.index, IFF_UP, IFF_UP);
