@@ -10,6 +10,7 @@ import type { Segment } from "../bridge/segment.ts";
 import { messageOf, OutcallError } from "../errors.ts";
 import { logger } from "../log.ts";
 import type { Cidr } from "../net/cidr.ts";
+import { BypassWatch } from "./bypass.ts";
 import { ContainerManager, type ContainerManagerOptions } from "./containers.ts";
 import { Engine, type EngineEvent } from "./engine.ts";
 import { AgentIndex, LOOKUP_TIMEOUT_MS, type PinnedPort } from "./identity.ts";
@@ -41,6 +42,23 @@ const RETRY_MS = 5_000;
 
 const log = logger("docker_manager");
 
+/** The container that has begun to run or changed its networks, or undefined. */
+function attached({ Type, Action, Actor }: EngineEvent): string | undefined {
+  if (Type === "container") return ["start", "rename"].includes(Action) ? Actor.ID : undefined;
+  return Action === "connect" || Action === "disconnect"
+    ? Actor.Attributes["container"]
+    : undefined;
+}
+
+function hostResolvConf(): string {
+  try {
+    return Deno.readTextFileSync("/etc/resolv.conf");
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return "";
+    throw error;
+  }
+}
+
 function concernsOurNetworks({ Type, Action, Actor }: EngineEvent): boolean {
   return Type === "network" && (Action === "create" || Action === "destroy") &&
     (Actor.Attributes["name"] ?? "").startsWith(PREFIX);
@@ -52,6 +70,7 @@ export class Docker {
   readonly containers: ContainerManager;
   readonly agents: AgentIndex;
   readonly #engine: Engine;
+  readonly #bypasses: BypassWatch;
   readonly #end = new AbortController();
   readonly #first = Promise.withResolvers<void>();
   #health: PartHealth = { name: "docker", state: "degraded", detail: "not asked yet" };
@@ -59,12 +78,15 @@ export class Docker {
   #hasDefault = false;
   #synchronising: Promise<void> | undefined;
   #isOutdated = false;
+  #looking: Promise<void> | undefined;
+  #areAttachmentsOutdated = false;
   #retry: ReturnType<typeof setTimeout> | undefined;
 
   constructor(options: DockerOptions) {
     const { hooks, hostRoutes, subnetBlock, segments, namespaceAgents } = options;
     const engine = new Engine(options.socketPath);
     this.#engine = engine;
+    this.#bypasses = new BypassWatch({ engine, segments, resolvConf: hostResolvConf });
     this.networks = new NetworkManager({
       engine,
       hooks,
@@ -110,7 +132,9 @@ export class Docker {
 
   /** How Docker is. */
   health(): PartHealth {
-    return this.#health;
+    const { found } = this.#bypasses;
+    if (this.#health.state !== "ok" || found.length === 0) return this.#health;
+    return { name: "docker", state: "degraded", detail: found.join("; ") };
   }
 
   /** Stops following. Networks and containers stay as they are (S002-EC-010, S008-EC-010). */
@@ -119,6 +143,7 @@ export class Docker {
     clearTimeout(this.#retry);
     await this.#run;
     await this.#synchronising;
+    await this.#looking;
   }
 
   async #follow(): Promise<void> {
@@ -133,6 +158,8 @@ export class Docker {
       } else {
         this.agents.follow(signal.event);
         if (concernsOurNetworks(signal.event)) this.#synchronise();
+        const containerId = attached(signal.event);
+        if (containerId !== undefined) this.#lookForBypasses(containerId);
       }
     }
   }
@@ -159,6 +186,8 @@ export class Docker {
         }
         await this.networks.reconcile();
         await this.agents.readAll();
+        this.#bypasses.forget();
+        await this.#bypasses.look();
         this.#report("ok", `Docker answers at ${this.#engine.socketPath}`);
         this.#first.resolve();
       } catch (error) {
@@ -169,6 +198,29 @@ export class Docker {
         if (!this.#end.signal.aborted) {
           this.#retry = setTimeout(() => this.#synchronise(), RETRY_MS);
         }
+      }
+    }
+  }
+
+  /** A call while one is under way has it done once more. */
+  #lookForBypasses(containerId: string): void {
+    this.#bypasses.forget(containerId);
+    this.#areAttachmentsOutdated = true;
+    this.#looking ??= this.#lookUntilDone().finally(() => {
+      this.#looking = undefined;
+    });
+  }
+
+  async #lookUntilDone(): Promise<void> {
+    while (this.#areAttachmentsOutdated && !this.#end.signal.aborted) {
+      this.#areAttachmentsOutdated = false;
+      try {
+        await this.#bypasses.look();
+      } catch (error) {
+        // Docker's return has everything looked at again.
+        log.warn("ways past the firewall are looked for later: {reason}", {
+          reason: messageOf(error),
+        });
       }
     }
   }

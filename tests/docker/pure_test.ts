@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import * as fc from "fast-check";
 import { OutcallError } from "../../lib/errors.ts";
 import type { EngineNetwork } from "../../lib/docker/engine.ts";
+import { resolverOnHost, waysPast } from "../../lib/docker/bypass.ts";
 import { engineSocket } from "../../lib/docker/engine.ts";
 import { claimsOf, ownerOf } from "../../lib/docker/identity.ts";
 import { parse } from "../../lib/docker/image.ts";
@@ -279,6 +280,29 @@ Deno.test("ownerOf() gives a port to the one container with its address and MAC 
   assert.equal(at("10.200.0.5", "02:42:0a:c8:00:05"), undefined, "not told yet");
   assert.equal(at("10.200.0.20", "02:42:0a:c8:00:02"), null, "an address of nobody");
   assert.equal(ownerOf({ index: 7, address: "10.200.0.2", mac: "" }, {}), null);
+});
+
+Deno.test("a resolver on the host is found among its nameservers (ADV-NET-07)", () => {
+  assert.equal(resolverOnHost("# x\nnameserver 9.9.9.9\nnameserver 127.0.0.53\n"), "127.0.0.53");
+  assert.equal(resolverOnHost("nameserver 9.9.9.9\nsearch 127.0.0.1\nnameserver ::1"), null);
+  assert.equal(resolverOnHost(""), null);
+});
+
+Deno.test("waysPast() names what leads an agent past the firewall (ADV-NET-05, ADV-NET-07)", () => {
+  const segments = [
+    { network: "outcall-a", bridge: "outcall1", subnet: "10.200.0.0/24", gateway: "10.200.0.1" },
+    { network: "outcall-b", bridge: "outcall2", subnet: "10.200.1.0/24", gateway: "10.200.1.1" },
+  ];
+  const ways = (
+    networks: readonly string[],
+    dns: readonly string[],
+    resolver: string | null = null,
+  ): string[] => waysPast({ name: "x", networks, dns }, segments, resolver);
+  assert.deepEqual(ways(["outcall-a", "outcall-b"], [], null), []);
+  assert.deepEqual(ways(["bridge", "outcall-forged"], [], "127.0.0.1"), [], "no agent");
+  assert.match(ways(["outcall-a", "bridge"], []).join(), /disconnect bridge x/);
+  assert.match(ways(["outcall-b"], [], "127.0.0.1").join(), /127\.0\.0\.1.*--dns 10\.200\.1\.1/);
+  assert.deepEqual(ways(["outcall-b"], ["10.200.1.1"], "127.0.0.1"), []);
 });
 
 Deno.test("parse() of an image reference keeps its parts apart (S008-FR-037, AS-019)", () => {

@@ -7,7 +7,12 @@ import assert from "node:assert/strict";
 import { eventually } from "../eventually.ts";
 import type { Container } from "../lab/container.ts";
 import { DecisionWatch } from "../lab/decisions.ts";
-import { EXAMPLE_ADDRESS, METADATA_ADDRESS, PRIVATE_ADDRESS } from "../lab/internet/world.ts";
+import {
+  EXAMPLE_ADDRESS,
+  METADATA_ADDRESS,
+  PRIVATE_ADDRESS,
+  UPSTREAM_RESOLVER,
+} from "../lab/internet/world.ts";
 import { HOST_ADDRESS, UNFILTERED_ADDRESS, UNFILTERED_GATEWAY } from "../lab/lab.ts";
 import { labTest } from "../lab/requirements.ts";
 import { nothing } from "../lab/witness.ts";
@@ -38,6 +43,18 @@ const PUBLISHED_PORT = 9000;
 const PROXY = "http://10.200.0.1:8080";
 const ASK = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}"];
 const API = "https://api.openai.com/v1/models";
+
+/** A resolver on the host. */
+const FORWARDER = `
+import socket
+here = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+here.bind(("127.0.0.1", 53))
+there = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    question, sender = here.recvfrom(4096)
+    there.sendto(question, ("${UPSTREAM_RESOLVER}", 53))
+    here.sendto(there.recv(4096), sender)
+`;
 
 /** A wait in which nothing is expected: what the attack took on the ordinary network, and more. */
 const QUIET_MS = 300;
@@ -96,15 +113,19 @@ labTest("packets of hostile containers reach nobody", { tools: TOOLS }, async (t
     { name: "root without capabilities", from: bare, forges: false },
     { name: "an ordinary user in what `container create` makes", from: created, forges: false },
   ];
-  for (const { name, from, forges } of profiles) {
+  const mark = await lab.witness.mark();
+  const admitted = await stage.admitted("agents");
+  const [victimFrames, publishedFrames] = [atVictim.count, atPublished.count];
+  const attempts = profiles.map(({ from }) =>
+    from.run(hostile("everything", ...OUTSIDE, ...onTheHost, ...amongAgents))
+  );
+  await Promise.all(attempts);
+  assert.equal(await stage.admitted("agents"), admitted);
+  for (const [i, { name, from, forges }] of profiles.entries()) {
     await t.step(`ADV-NET-01 06 08 09 14: ${name}`, async () => {
       const address = await from.address(MANAGED);
-      const mark = await lab.witness.mark();
-      const admitted = await stage.admitted("agents");
-      const [victimFrames, publishedFrames] = [atVictim.count, atPublished.count];
-      const tried = await from.run(
-        hostile("everything", ...OUTSIDE, ...onTheHost, ...amongAgents),
-      );
+      const tried = await attempts[i];
+      assert.ok(tried !== undefined);
       assert.equal(tried.code, 0, tried.stderr);
       const raw = /^protocol-132 1\.1\.1\.1 (.*)$/m.exec(tried.stdout)?.[1];
       assert.equal(raw, forges ? "sent" : "EPERM");
@@ -116,7 +137,6 @@ labTest("packets of hostile containers reach nobody", { tools: TOOLS }, async (t
         const seen = await lab.witness.since(mark, { from: sender });
         assert.ok(nothing(seen), `${name}: ${JSON.stringify(seen)}`);
       }
-      assert.equal(await stage.admitted("agents"), admitted);
       await lab.host.must(["ping", "-c", "1", managed.victimAddress]); // the sniffer is awake
       await atVictim.frame(victimFrames, managed.gateway, managed.victimAddress);
       assert.deepEqual(atVictim.frames(victimFrames, address), []);
@@ -323,4 +343,42 @@ labTest("packets of hostile containers reach nobody", { tools: TOOLS }, async (t
     assert.equal(await knock("heir"), false);
     assert.doesNotMatch((await lab.cli("grants", "list")).stdout, /mortal|10\.200\.0\.99/);
   });
+
+  const health = async (): Promise<string> =>
+    JSON.stringify((await lab.api("GET", "/api/v1/health")).body);
+
+  await t.step("ADV-NET-05: an agent on a network beside the managed ones is told of", async () => {
+    assert.doesNotMatch(await health(), /also on network/);
+    await stage.engine.must(["network", "connect", ORDINARY, "usual"]);
+    await eventually(async () => /\\"usual\\" is also on network/.test(await health()));
+    assert.match(stage.daemon.log.join("\n"), /the firewall is bypassed: container \\"usual\\"/);
+    await stage.engine.must(["network", "disconnect", ORDINARY, "usual"]);
+    await eventually(async () => !/also on network/.test(await health()));
+  });
+
+  await t.step(
+    "ADV-NET-07: Docker's resolver asks the filter where the gateway is given",
+    async () => {
+      const ask = async (name: string): Promise<boolean> => {
+        const mark = await lab.witness.mark();
+        await stage.engine.docker(["exec", name, "dig", "+time=1", "+tries=1", "github.com"]);
+        return !nothing(await lab.witness.since(mark, { name: "github.com" }));
+      };
+      // One that knows no --dns asks the host's resolver, from inside: the filter drops that.
+      assert.equal(await ask("usual"), false);
+      // A resolver on the host itself is asked by Docker in the host's name.
+      await lab.host.must(["bash", "-c", "echo nameserver 127.0.0.1 > /etc/resolv.conf"]);
+      lab.host.spawn(["python3", "-c", FORWARDER]);
+      await eventually(async () => {
+        return (await lab.host.run(["dig", "+time=1", "+tries=1", "github.com"])).code === 0;
+      });
+      await stage.start("careless", MANAGED);
+      await eventually(async () => await ask("careless"), "the way past is one");
+      await eventually(async () => /--dns 10\.200\.0\.1/.test(await health()), "it is told of");
+      await stage.start("careful", MANAGED, "--dns", managed.gateway);
+      assert.equal(await ask("careful"), false);
+      assert.equal(await ask("created"), false);
+      assert.doesNotMatch(await health(), /careful|created/);
+    },
+  );
 });
