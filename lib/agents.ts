@@ -4,6 +4,7 @@
  * Identity is never taken from what an agent sends; it is the source address, looked up in what
  * Docker says about our networks (lib/docker/identity.ts).
  */
+import type { Facts } from "./rules/types.ts";
 
 /** One agent as the enforcement points see it. */
 export interface Agent {
@@ -14,10 +15,18 @@ export interface Agent {
   readonly name: string;
   /** Full 64-digit container id; absent for a namespace agent or while Docker does not know it. */
   readonly containerId?: string;
+  /** Name of the host's end of a namespace agent's cable; absent for a container. */
+  readonly cable?: string;
   /** IPv4 address on the managed network, dotted decimal. */
   readonly address: string;
   /** Docker's full name of the managed network, such as `outcall-agent-net`. */
   readonly network: string;
+}
+
+/** What the rules, and an observation, know of an agent. */
+export function agentFacts({ name, containerId, cable }: Agent): NonNullable<Facts["agent"]> {
+  const key = containerId ?? cable;
+  return key === undefined ? { name } : { name, key };
 }
 
 /** Looks agents up by source address. */

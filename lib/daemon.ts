@@ -355,7 +355,7 @@ class Daemon {
       }),
       sessions: new Sessions({ permissions: agentPermissionRate, submissions: agentRuleRate }),
       check: {
-        ask: (request) => this.#policy.ask(request),
+        ask: (request, agent) => this.#policy.ask(request, agent),
         judge: this.#policy.judge,
         decisions: this.#decisions,
         timeoutMs: agentTimeoutSecs * 1_000,

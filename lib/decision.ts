@@ -11,6 +11,8 @@ export const REASONS = [
   "rule_error",
   "default",
   "port",
+  /** No rule allows it; it passed because the agent is observed. */
+  "observed",
   "unknown_source",
   "restricted_address",
   "local_address",

@@ -24,7 +24,13 @@ import { type Diagnostic, formatDiagnostic } from "./rules/diagnostic.ts";
 import { diffPolicies, diffRules, diffTests } from "./rules/diff.ts";
 import { explain, type Explanation } from "./rules/explain.ts";
 import { PolicyHistory } from "./rules/history.ts";
-import { buildPolicy, type CompiledRule, emptyPolicy, type Policy } from "./rules/policy.ts";
+import {
+  buildPolicy,
+  type CompiledRule,
+  emptyPolicy,
+  type Policy,
+  withObserved,
+} from "./rules/policy.ts";
 import type { PolicyTest } from "./rules/policytests.ts";
 import { readRulesDir, type RuleFile, type RulesDirectory } from "./rules/read.ts";
 import type { RequestSpec } from "./rules/request.ts";
@@ -130,10 +136,22 @@ export class ActivePolicy implements PolicyService {
   }
 
   /** What the layers say to a whole request (decision D31); recorded by the caller. */
-  ask(request: RequestSpec): Asked {
+  ask(request: RequestSpec, agent: Facts["agent"]): Asked {
     const policy = this.#policy;
-    const asked = answer(policy, request);
+    const asked = answer(policy, request, agent);
     return asked.ok ? { ...asked, generation: policy.generation } : asked;
+  }
+
+  /**
+   * Lets these agents, and no others, be observed: what no rule allows them passes, and is recorded
+   * as such. Settles when nothing is judged otherwise any more.
+   * @param observed Keys of agents, as in `Facts.agent.key`.
+   */
+  observe(observed: ReadonlySet<string>): Promise<void> {
+    return this.#mutex.run(async () => {
+      const before = this.#policy;
+      await this.#swap(withObserved(before, before.generation + 1, observed));
+    });
   }
 
   /**
@@ -145,7 +163,7 @@ export class ActivePolicy implements PolicyService {
       const before = this.#policy;
       const rules = before.data.rules.filter(({ file }) => file !== path);
       if (rules.length === before.data.rules.length) return;
-      await this.#swap(buildPolicy({ generation: before.generation + 1, rules }));
+      await this.#swap(buildPolicy({ ...before.data, generation: before.generation + 1, rules }));
     });
   }
 
@@ -214,7 +232,7 @@ export class ActivePolicy implements PolicyService {
     };
     const { policy, policyTests, warnings } = this.#compile(directory);
     this.#tests = policyTests;
-    await this.#swap(policy);
+    await this.#swap(withObserved(policy, policy.generation, this.#policy.observed));
     for (const warning of warnings) {
       log.warn("{warning}", { warning: warningText(warning) });
     }

@@ -1,5 +1,5 @@
 /** "May I?": an agent's intended action as facts, judged as the layers would judge the real thing. */
-import type { Agent } from "../agents.ts";
+import { type Agent, agentFacts } from "../agents.ts";
 import type { Attempt, Decision, DecisionLog, Reason } from "../decision.ts";
 import { OutcallError } from "../errors.ts";
 import { parseHost } from "../net/host.ts";
@@ -22,7 +22,7 @@ export interface PermissionQuestion {
 }
 
 /** Asks the layers of the policy in force about a whole request (decision D31). */
-export type AskPolicy = (spec: RequestSpec) =>
+export type AskPolicy = (spec: RequestSpec, agent: Facts["agent"]) =>
   | { readonly ok: true; readonly answer: Answer; readonly generation: number }
   | { readonly ok: false; readonly message: string };
 
@@ -116,7 +116,7 @@ function invalid(message: string): OutcallError {
 
 function networkOutcome(ask: AskPolicy, agent: Agent, question: PermissionQuestion): Outcome {
   const spec = networkSpec(agent, question);
-  const asked = ask(spec);
+  const asked = ask(spec, agentFacts(agent));
   // The message repeats what the agent sent, and nothing else.
   if (!asked.ok) throw invalid(asked.message);
   const { answer: { allowed, steps }, generation } = asked;
@@ -168,7 +168,7 @@ function toolOutcome(judge: Judge, agent: Agent, question: PermissionQuestion): 
       cwd: metadata["cwd"] ?? "",
       context: { ...metadata, action_type, target },
     },
-    agent: { name: agent.name },
+    agent: agentFacts(agent),
   };
   const { verdict, generation } = judge("agent", facts);
   return {

@@ -89,7 +89,7 @@ function dnsRoutes({ dns, proxy, policy }: HostServices): Route[] {
           hostname: question.name,
           record_type: question.type,
           ...evaluation(
-            policy.evaluate("dns", dnsFacts(question.name, question.type, question.agent)),
+            policy.evaluate("dns", dnsFacts(question.name, question.type, { name: question.agent })),
           ),
         };
         return c.json(success(result));

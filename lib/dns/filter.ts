@@ -338,7 +338,8 @@ export class DnsFilter implements PacketHandler {
     ) {
       return this.#fail(asked, "restricted_address", judgement);
     }
-    this.#record({ ...asked, verdict: "allow", reason: "rule", judgement, upstreamMs });
+    const { reason } = judgement.verdict;
+    this.#record({ ...asked, verdict: "allow", reason, judgement, upstreamMs });
     return render(query, source, {
       rcode: answer.rcode,
       authoritative: false,

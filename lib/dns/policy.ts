@@ -1,5 +1,5 @@
 /** What the policy is asked about names. */
-import type { Agent } from "../agents.ts";
+import { type Agent, agentFacts } from "../agents.ts";
 import type { Hostname } from "../net/host.ts";
 import type { Judge, Judgement } from "../policy.ts";
 import type { Facts } from "../rules/types.ts";
@@ -7,24 +7,28 @@ import { typeName } from "./codes.ts";
 import { hostnameOf, type WireName } from "./name.ts";
 
 /**
- * What is known when the agent called `agentName` asks for `name`. The request that follows will be
+ * What is known when an agent asks for `name`. The request that follows will be
  * for that host, so `network.hostname` and `http.host` are known to be the name; everything else
  * about it is not.
  * @param name Normalised, as in `Hostname.name`.
  * @param recordType As {@linkcode typeName} gives it.
  */
-export function dnsFacts(name: string, recordType: string, agentName: string): Facts {
+export function dnsFacts(
+  name: string,
+  recordType: string,
+  agent: NonNullable<Facts["agent"]>,
+): Facts {
   return {
     network: { hostname: name },
     http: { host: name },
     dns: { query: name, record_type: recordType },
-    agent: { name: agentName },
+    agent,
   };
 }
 
 /** Whether `agent` may resolve `hostname`. */
 export function judgeName(judge: Judge, agent: Agent, hostname: Hostname, type: number): Judgement {
-  return judge("dns", dnsFacts(hostname.name, typeName(type), agent.name));
+  return judge("dns", dnsFacts(hostname.name, typeName(type), agentFacts(agent)));
 }
 
 /** Why a chain of aliases must not be followed. */

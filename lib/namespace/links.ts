@@ -40,5 +40,5 @@ export function agentBehind(link: { readonly name: string; readonly alias: strin
   const ip = Ip.parse(address);
   if (!isPortName(link.name) || mark !== MARK || ip?.version !== 4 || more.length > 0) return null;
   if (network === undefined || name === undefined) return null;
-  return { address: ip.text, network, name };
+  return { address: ip.text, network, name, cable: link.name };
 }

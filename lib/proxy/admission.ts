@@ -4,7 +4,7 @@ import type { Ip } from "../net/ip.ts";
 import { messageOf } from "../errors.ts";
 import { logger } from "../log.ts";
 import type { Judge, Judgement } from "../policy.ts";
-import type { Egress, Layer, RuleRef } from "../rules/types.ts";
+import type { Egress, Layer, RuleRef, VerdictReason } from "../rules/types.ts";
 import { type Reading, withAddress } from "./facts.ts";
 import { Refusal } from "./refusal.ts";
 
@@ -13,6 +13,8 @@ const log = logger("proxy");
 /** An allowed attempt at one layer. */
 export interface Admission {
   readonly layer: Layer;
+  /** `rule`, or `observed`: what no rule allows. */
+  readonly reason: VerdictReason;
   readonly rule: RuleRef | null;
   readonly generation: number;
   /** What every reading may do. */
@@ -20,13 +22,14 @@ export interface Admission {
   readonly tls: Egress["tls"];
 }
 
-/** Judges every reading; the first one decides what is recorded. */
+/** Judges every reading; one that no rule allows decides what is recorded, else the first one. */
 export function admit(judge: Judge, layer: Layer, readings: readonly Reading[]): Admission {
   const admitted = readings.map((reading) => admitReading(judge, layer, reading));
   const [first] = admitted;
   if (first === undefined) throw new TypeError("nothing to judge");
+  const observed = admitted.find(({ reason }) => reason === "observed");
   return {
-    ...first,
+    ...(observed ?? first),
     allowPrivateIps: admitted.every(({ allowPrivateIps }) => allowPrivateIps),
     tls: admitted.every(({ tls }) => tls === "any") ? "any" : "sni",
   };
@@ -36,7 +39,8 @@ function admitReading(judge: Judge, layer: Layer, { facts, ambiguity }: Reading)
   const { verdict, generation } = judgeSafely(judge, layer, facts);
   const { allowed, egress, rule, reason } = verdict;
   if (allowed && egress !== null) {
-    return { layer, rule, generation, allowPrivateIps: egress.allowPrivateIps, tls: egress.tls };
+    const { allowPrivateIps, tls } = egress;
+    return { layer, reason, rule, generation, allowPrivateIps, tls };
   }
   if (ambiguity !== null) {
     const { status, problem } = ambiguity;

@@ -56,8 +56,8 @@ export async function tunnel(
     request,
     (ip) => anyBytes ? assertAnyBytes(admitIp(ip)) : admitIp(ip),
   );
-  const { rule, generation } = dialled.admission;
-  onAdmitted({ ...admission, rule, generation });
+  const { reason, rule, generation } = dialled.admission;
+  onAdmitted({ ...admission, reason, rule, generation });
   const { stream } = dialled.upstream;
   await stream.write(client.take(client.buffered.length));
   await exchange.relay(context.relay, stream);

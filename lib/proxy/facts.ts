@@ -1,5 +1,5 @@
 /** What the proxy knows about a request, in the vocabulary of the rules. */
-import type { Agent } from "../agents.ts";
+import { type Agent, agentFacts } from "../agents.ts";
 import { type Host } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";
 import type { Facts } from "../rules/types.ts";
@@ -33,7 +33,7 @@ export function tunnelFacts(host: Host, port: number, agent: Agent): Facts {
   return {
     network: networkFacts(host, port),
     http: { host: String(host), method: "CONNECT" },
-    agent: { name: agent.name },
+    agent: agentFacts(agent),
   };
 }
 
@@ -85,7 +85,7 @@ export function readingsOf(
       headers,
       body_size: bodyBytes,
     },
-    agent: { name: agent.name },
+    agent: agentFacts(agent),
   });
   const bodyBytes = request.body.kind === "length" ? request.body.bytes : 0;
   const readings: Reading[] = [{ facts: facts(normalised, bodyBytes), ambiguity: null }];

@@ -67,8 +67,8 @@ export async function forward(
   const dialled = kept === null
     ? await dial(context, exchange, target, admitIp)
     : use(exchange, kept, admitIp);
-  const { rule, generation } = dialled.admission;
-  onAdmitted({ ...admission, rule, generation });
+  const { reason, rule, generation } = dialled.admission;
+  onAdmitted({ ...admission, reason, rule, generation });
 
   const send = async ({ upstream }: Dialled, mayBeStale: boolean): Promise<boolean> => {
     const transfer = new Transfer(client, upstream.stream, request, exchange, context, mayBeStale);

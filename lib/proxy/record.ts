@@ -19,8 +19,7 @@ export function attemptOf(head: TunnelRequest | ForwardRequest): Attempt {
 
 /** The record of an admitted exchange. */
 export function allowed(exchange: Exchange, source: string, admission: Admission): NewDecision {
-  const { layer, rule, generation } = admission;
-  const reason: Reason = "rule";
+  const { layer, reason, rule, generation } = admission;
   const { agent, attempt } = exchange;
   return { generation, layer, agent, source, attempt, verdict: "allow", reason, rule };
 }

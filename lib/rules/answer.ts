@@ -2,7 +2,7 @@
 import { decide } from "./decide.ts";
 import type { Policy } from "./policy.ts";
 import { type RequestSpec, type Step, stepsOf } from "./request.ts";
-import type { Verdict } from "./types.ts";
+import type { Facts, Verdict } from "./types.ts";
 
 /** One layer's verdict on a request. */
 export interface JudgedStep extends Step {
@@ -27,14 +27,22 @@ export function judge(policy: Policy, steps: readonly Step[]): Answer {
   return { allowed: judged.length > 0, steps: judged };
 }
 
-/** What a policy says to `spec`, or what is wrong with `spec`. */
+/**
+ * What a policy says to `spec`, or what is wrong with `spec`.
+ * @param agent Who asks, where more is known of it than its name.
+ */
 export function answer(
   policy: Policy,
   spec: RequestSpec,
+  agent?: Facts["agent"],
 ): { readonly ok: true; readonly answer: Answer } | {
   readonly ok: false;
   readonly message: string;
 } {
   const steps = stepsOf(spec);
-  return steps.ok ? { ok: true, answer: judge(policy, steps.steps) } : steps;
+  if (!steps.ok) return steps;
+  const asked = agent === undefined
+    ? steps.steps
+    : steps.steps.map((step) => ({ ...step, facts: { ...step.facts, agent } }));
+  return { ok: true, answer: judge(policy, asked) };
 }

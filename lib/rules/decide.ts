@@ -46,6 +46,19 @@ function ref(rule: CompiledRule): RuleRef {
   return { id: rule.id, file: rule.file, line: rule.line };
 }
 
+/**
+ * Layers that let an observed agent pass. Not `grant`: nothing is opened past the proxy that nobody
+ * asked for. Not `container`: creating one is an operator's act.
+ */
+const OBSERVED_LAYERS: ReadonlySet<Layer> = new Set<Layer>([
+  "dns",
+  "connect",
+  "sni",
+  "http",
+  "dial",
+  "agent",
+]);
+
 /** Failures that one verdict carries: a policy full of failing rules must not make it grow. */
 const MAX_FAILURES = 8;
 
@@ -72,7 +85,33 @@ class Judgement {
         onlyPort ??= rule;
       }
     }
+    if (this.#isObserved()) return this.#observed();
     return onlyPort === null ? this.#blocked("default", null) : this.#blocked("port", onlyPort);
+  }
+
+  /**
+   * The one place where an observation counts: where no rule allows, and none blocks. What is refused
+   * for other reasons (addresses, limits, what is sent in tunnels) is not decided here.
+   */
+  #isObserved(): boolean {
+    const { observed } = this.policy;
+    if (observed.size === 0 || !OBSERVED_LAYERS.has(this.layer)) return false;
+    const key = this.facts.agent?.key;
+    return key !== undefined && observed.has(key);
+  }
+
+  #observed(): Verdict {
+    const verdict: Verdict = {
+      allowed: true,
+      reason: "observed",
+      rule: null,
+      egress: DEFAULT_EGRESS,
+    };
+    return this.#finish(
+      this.layer === "dns"
+        ? { ...verdict, dns: { namesRecordType: false, namesHost: false } }
+        : verdict,
+    );
   }
 
   #next(): CompiledRule | null {

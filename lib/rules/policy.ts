@@ -37,6 +37,8 @@ export interface PolicyData {
   readonly generation: number;
   /** In evaluation order: priority, then file name, then position (decision D10). */
   readonly rules: readonly RuleData[];
+  /** Keys of agents that are observed; absent: none. */
+  readonly observed?: readonly string[];
 }
 
 /** One rule, ready to be evaluated. */
@@ -55,6 +57,8 @@ export interface Policy {
   readonly rules: readonly CompiledRule[];
   readonly byId: ReadonlyMap<string, CompiledRule>;
   readonly index: RuleIndex;
+  /** Keys of agents that are observed: see {@linkcode withObserved}. */
+  readonly observed: ReadonlySet<string>;
   /** The same as plain data, for other isolates: see {@linkcode buildPolicy}. */
   readonly data: PolicyData;
 }
@@ -70,7 +74,28 @@ export function buildPolicy(data: PolicyData): Policy {
   }));
   const index = new HostIndex(data.rules.map(({ expr }) => expr));
   const byId = new Map(rules.map((rule) => [rule.id, rule]));
-  return { generation: data.generation, rules, byId, index, data };
+  const observed = new Set(data.observed);
+  return { generation: data.generation, rules, byId, index, observed, data };
+}
+
+/**
+ * The same rules as another snapshot, in which these agents are observed: what no rule allows them is
+ * let out and recorded as such. It is part of the snapshot so that beginning and end of an
+ * observation are swaps like a reload: every layer and thread follows, and what is alive is judged
+ * again.
+ * @param observed Keys of agents, as in `Facts.agent.key`.
+ */
+export function withObserved(
+  policy: Policy,
+  generation: number,
+  observed: ReadonlySet<string>,
+): Policy {
+  return {
+    ...policy,
+    generation,
+    observed,
+    data: { ...policy.data, generation, observed: [...observed] },
+  };
 }
 
 /** The policy of a daemon without rules: everything is blocked. */

@@ -37,7 +37,14 @@ export interface Facts {
     /** Upper case, such as `AAAA`. */
     readonly record_type?: string;
   };
-  readonly agent?: { readonly name?: string };
+  readonly agent?: {
+    readonly name?: string;
+    /**
+     * No fact for conditions: what tells this agent from every other, of now and of later. Its
+     * container's id, or the name of its cable; absent while it is not known.
+     */
+    readonly key?: string;
+  };
   readonly docker?: {
     readonly image?: string;
     readonly command?: readonly string[];
@@ -86,7 +93,9 @@ export type VerdictReason =
   /** A rule would allow the host, but not this port (decision D25). */
   | "port"
   /** No rule matched: default deny. */
-  | "default";
+  | "default"
+  /** No rule allows it, and the agent is observed: see {@linkcode withObserved}. */
+  | "observed";
 
 /** A rule whose condition could not be evaluated, and why; for the operator, never for the agent. */
 export interface RuleFailure extends RuleRef {

@@ -56,7 +56,7 @@ export async function withAgentApi(
     }),
     sessions: new Sessions(rates),
     check: {
-      ask: (request) => policy.ask(request),
+      ask: (request, agent) => policy.ask(request, agent),
       judge: policy.judge,
       decisions,
       timeoutMs: 5_000,
