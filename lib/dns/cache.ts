@@ -28,6 +28,8 @@ export interface CachedAnswer {
   readonly answer: Answer;
   /** Whole seconds since it was stored, to be taken off every TTL; less than any of them. */
   readonly ageSecs: number;
+  /** When it was stored, on the cache's clock. */
+  readonly storedAtMs: number;
 }
 
 /** Answers that differ are kept apart: by name, type, and whether DNSSEC records were wanted. */
@@ -78,7 +80,7 @@ export class DnsCache {
     this.#hits++;
     // A Map keeps the order of insertion: put back last, the first one is the least recently used.
     this.#entries.set(key, entry);
-    return { answer: entry.answer, ageSecs };
+    return { answer: entry.answer, ageSecs, storedAtMs: entry.storedAtMs };
   }
 
   /**

@@ -35,7 +35,7 @@ export class Resolver implements AnswerSource {
 
   cached(question: Question, dnssecOk: boolean): Resolution | null {
     const hit = this.cache.get(cacheKey(question, dnssecOk));
-    return hit === null ? null : { ...hit, upstreamMs: null };
+    return hit === null ? null : { answer: hit.answer, ageSecs: hit.ageSecs, upstreamMs: null };
   }
 
   /** Identical questions share one upstream query (S007-EC-010). */

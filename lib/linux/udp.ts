@@ -96,27 +96,44 @@ export class UdpSocket {
   }
 }
 
+/**
+ * Space between slots beyond their bytes: at a distance of whole pages all slots would compete for
+ * the same few lines of the processor's cache.
+ */
+const SLOT_GAP_BYTES = 64;
+
+const SOCKADDR_WORDS = SOCKADDR_BYTES / 4;
+
 /** Memory for `slots` packets with their addresses, and the headers that point to it. */
 class Vector {
   readonly packets: Uint8Array<ArrayBuffer>;
+  /** Distance from the start of one packet to the next one's. */
+  readonly strideBytes: number;
   readonly names: Uint8Array<ArrayBuffer>;
+  /** {@linkcode names}, to be copied without making a view for each. */
+  readonly nameWords: Uint32Array<ArrayBuffer>;
   readonly headers: Uint8Array<ArrayBuffer>;
   readonly view: DataView;
   // The kernel writes through addresses of these: a collected buffer would be somebody else's memory.
   readonly #iovecs: BigUint64Array<ArrayBuffer>;
+  /** Low halves of {@linkcode #iovecs}' lengths, written without making a bigint for each. */
+  readonly #iovecWords: Uint32Array<ArrayBuffer>;
 
   constructor(readonly slots: number, readonly slotBytes: number) {
-    this.packets = new Uint8Array(slots * slotBytes);
+    this.strideBytes = slotBytes + SLOT_GAP_BYTES;
+    this.packets = new Uint8Array(slots * this.strideBytes);
     this.names = new Uint8Array(slots * SOCKADDR_BYTES);
+    this.nameWords = new Uint32Array(this.names.buffer);
     this.headers = new Uint8Array(slots * MMSGHDR_BYTES);
     this.view = new DataView(this.headers.buffer);
     this.#iovecs = new BigUint64Array(slots * IOVEC_BYTES / 8);
+    this.#iovecWords = new Uint32Array(this.#iovecs.buffer);
     const packets = addressIn(this.packets);
     const names = addressIn(this.names);
     const iovecs = addressIn(this.#iovecs);
     for (let slot = 0; slot < slots; slot++) {
       const header = slot * MMSGHDR_BYTES;
-      this.#iovecs[2 * slot] = packets + BigInt(slot * slotBytes);
+      this.#iovecs[2 * slot] = packets + BigInt(slot * this.strideBytes);
       this.#iovecs[2 * slot + 1] = BigInt(slotBytes);
       this.view.setBigUint64(header, names + BigInt(slot * SOCKADDR_BYTES), true);
       this.view.setUint32(header + NAME_LENGTH_AT, SOCKADDR_BYTES, true);
@@ -126,7 +143,7 @@ class Vector {
   }
 
   setLength(slot: number, bytes: number): void {
-    this.#iovecs[2 * slot + 1] = BigInt(bytes);
+    this.#iovecWords[4 * slot + 2] = bytes;
   }
 }
 
@@ -174,10 +191,14 @@ export class UdpBatch {
     return isTooLong ? 0 : view.getUint32(header + LENGTH_AT, true);
   }
 
-  /** The bytes of a received packet, valid until the next {@linkcode receive}. */
-  packet(slot: number, length: number): Uint8Array<ArrayBuffer> {
-    const start = slot * this.#in.slotBytes;
-    return this.#in.packets.subarray(start, start + length);
+  /** The memory that packets are received into: see {@linkcode start}. */
+  get received(): Uint8Array<ArrayBuffer> {
+    return this.#in.packets;
+  }
+
+  /** Where a received packet begins in {@linkcode received}; valid until the next {@linkcode receive}. */
+  start(slot: number): number {
+    return slot * this.#in.strideBytes;
   }
 
   /** Source address of a received packet as a number, in network order. */
@@ -191,28 +212,34 @@ export class UdpBatch {
   }
 
   /**
-   * Queues the reply to a received packet, at most one for each.
-   * @param id Written over the reply's first 16 bits.
+   * Queues the reply to a received packet, at most one for each. Its first two bytes, where
+   * protocols have an id, are the packet's own.
    * @throws RangeError when the reply is too long.
    */
-  reply(slot: number, reply: Uint8Array, id: number): void {
+  reply(slot: number, reply: Uint8Array): void {
     if (reply.length > this.#out.slotBytes || this.#replies >= this.slots) {
       throw new RangeError(`no room for a reply of ${reply.length} bytes`);
     }
     const out = this.#replies++;
-    const start = out * this.#out.slotBytes;
-    this.#out.packets.set(reply, start);
-    this.#out.packets[start] = id >> 8;
-    this.#out.packets[start + 1] = id & 0xff;
+    const start = out * this.#out.strideBytes;
+    const packet = this.start(slot);
+    const { packets } = this.#out;
+    packets.set(reply, start);
+    packets[start] = this.#in.packets[packet] ?? 0;
+    packets[start + 1] = this.#in.packets[packet + 1] ?? 0;
     this.#out.setLength(out, reply.length);
-    const from = slot * SOCKADDR_BYTES;
-    this.#out.names.set(this.#in.names.subarray(from, from + SOCKADDR_BYTES), out * SOCKADDR_BYTES);
+    for (let word = 0; word < SOCKADDR_WORDS; word++) {
+      this.#out.nameWords[out * SOCKADDR_WORDS + word] =
+        this.#in.nameWords[slot * SOCKADDR_WORDS + word] ?? 0;
+    }
   }
 
   /** Sends the queued replies; those that cannot be sent now are lost, as packets are. */
   flush(fd: number): void {
     for (let sent = 0; sent < this.#replies;) {
-      const rest = this.#out.headers.subarray(sent * MMSGHDR_BYTES);
+      const rest = sent === 0
+        ? this.#out.headers
+        : this.#out.headers.subarray(sent * MMSGHDR_BYTES);
       const count = libc.sendmmsg(fd, rest, this.#replies - sent, MSG_DONTWAIT);
       // A failure is about the first one alone: its receiver is gone, say.
       sent += Math.max(count, 1);

@@ -10,7 +10,7 @@ import { LookupLimits } from "../../lib/dns/limits.ts";
 import { Resolver } from "../../lib/dns/resolver.ts";
 import { UpstreamClient } from "../../lib/dns/upstream.ts";
 import { Shared } from "../../lib/dns/worker/protocol.ts";
-import { HAND_OVER, Responder } from "../../lib/dns/worker/responder.ts";
+import { HAND_OVER, Responder, type Response } from "../../lib/dns/worker/responder.ts";
 import { DecisionLog } from "../../lib/decision.ts";
 import { hostnameOf, nameText, wireNameOf } from "../../lib/dns/name.ts";
 import { parseQuery, parseResponse } from "../../lib/dns/parse.ts";
@@ -66,12 +66,20 @@ Deno.test(`parseQuery() survives ${PACKETS} mutated packets, and what it accepts
   }
 });
 
+/** As the packet comes out of a batch: with those of others before and behind it. */
+function respond(responder: Responder, packet: Uint8Array): Response {
+  const bytes = new Uint8Array(packet.length + 20).fill(0xaa);
+  bytes.set(packet, 10);
+  return responder.respond(0x0ac80002, bytes, 10, packet.length);
+}
+
 Deno.test(`the UDP worker's responder decides ${PACKETS} mutated packets as the filter does`, async () => {
   const random = new Random(SEED + 2);
   const policy = new TestPolicy([allowHost("example.com")]);
   const agents = new TestDirectory();
   const agent = agents.add("10.200.0.2", "coder");
-  const cache = new DnsCache(() => 0);
+  let nowMs = 0;
+  const cache = new DnsCache(() => nowMs);
   const resolver = new Resolver(cache, new UpstreamClient([]));
   const limits = new LookupLimits();
   const decisions = new DecisionLog();
@@ -105,7 +113,11 @@ Deno.test(`the UDP worker's responder decides ${PACKETS} mutated packets as the 
   const source = { address: agent.address, transport: "udp" } as const;
   for (let i = 0; i < PACKETS; i++) {
     const packet = random.mutate(random.pick(corpus));
-    const answered = responder.respond(0x0ac80002, packet);
+    // The answers grow older, but live on.
+    nowMs = i * 290_000 / PACKETS;
+    responder.tick(nowMs);
+    if (i % 500 === 0) responder.update({ kind: "agent", agent });
+    const answered = respond(responder, packet);
     if (answered === HAND_OVER) continue;
     const expected = await filter.handle(packet, source);
     replayable(packet, () => {

@@ -1,7 +1,7 @@
-/** The worker's records: what is shared, what is counted, and when it is reported. */
+/** The worker's records: what is shared, what is counted, when it is reported, and how it is read. */
 import assert from "node:assert/strict";
-import type { NewDecision } from "../../lib/decision.ts";
-import { Journal } from "../../lib/dns/worker/journal.ts";
+import { DECISION_SCHEMA, type NewDecision } from "../../lib/decision.ts";
+import { Journal, JournalReader } from "../../lib/dns/worker/journal.ts";
 
 const DECISION: NewDecision = {
   generation: 1,
@@ -13,40 +13,49 @@ const DECISION: NewDecision = {
   reason: "default",
   rule: null,
 };
-const PACKET = Uint8Array.of(1, 2, 3, 4);
-const REPLY = Uint8Array.of(9);
+const OTHER: NewDecision = { ...DECISION, attempt: { host: "b.test" } };
 
-/** A journal that answered {@linkcode PACKET} at time 0. */
-function answered(): Journal {
+Deno.test("decisions cross over under their ids, in order, with what they stand for", () => {
   const journal = new Journal();
+  const reader = new JournalReader();
+  const first = journal.record(DECISION).id;
+  const outline = journal.newestOutline;
+  const position = journal.newest;
+  const second = journal.record(OTHER).id;
+  journal.repeat(position);
+  journal.repeat(position);
+  journal.hit("key");
+  journal.hit("key");
+  journal.drop();
+  const activity = reader.read(structuredClone(journal.take(0)));
+  assert.deepEqual(activity.decisions.map(({ time: _, ...decision }) => decision), [
+    { schema: DECISION_SCHEMA, id: first, ...DECISION, count: 3 },
+    { schema: DECISION_SCHEMA, id: second, ...OTHER },
+  ]);
+  assert(activity.decisions.every(({ time }) => /^\d{4}-\d\d-\d\dT[\d:.]{12}Z$/.test(time)));
+  assert.deepEqual([activity.hits, activity.dropped], [["key"], 1]);
+
+  const third = journal.repeatOutline(outline);
+  const report = journal.take(100);
+  assert.deepEqual(report.outlines, [], "what is known is not said again");
+  const [again] = reader.read(report).decisions;
+  assert.deepEqual([again?.id, again?.attempt, again?.count], [third, DECISION.attempt, undefined]);
+});
+
+Deno.test("outlines are kept until the worker closes them, and for the report that refers to them last", () => {
+  const journal = new Journal();
+  const reader = new JournalReader();
   journal.record(DECISION);
-  journal.remember(7, PACKET, REPLY, 0);
-  return journal;
-}
-
-Deno.test("an identical packet gets the same reply, whatever its id, and is counted", () => {
-  const journal = answered();
-  assert.equal(journal.recall(7, Uint8Array.of(8, 8, 3, 4), 499), REPLY);
-  const { decisions } = journal.take(499);
-  assert.deepEqual(decisions.map(({ count }) => count), [2]);
-});
-
-Deno.test("another source, another packet, a later one get nothing", () => {
-  const journal = answered();
-  assert.equal(journal.recall(8, PACKET, 0), undefined);
-  assert.equal(journal.recall(7, Uint8Array.of(1, 2, 3, 5), 0), undefined);
-  assert.equal(journal.recall(7, Uint8Array.of(1, 2, 3), 0), undefined);
-  assert.equal(journal.recall(7, PACKET, 500), undefined);
-  assert.equal(journal.take(500).decisions[0]?.count, undefined, "one attempt is not counted");
-});
-
-Deno.test("a reply ends with the report of its decision, and when something changed", () => {
-  const reported = answered();
-  reported.take(0);
-  assert.equal(reported.recall(7, PACKET, 1), undefined);
-  const changed = answered();
-  changed.forgetReplies();
-  assert.equal(changed.recall(7, PACKET, 1), undefined);
+  reader.read(journal.take(0));
+  assert.deepEqual([journal.outlines, reader.outlines], [1, 1]);
+  journal.repeatOutline(0);
+  journal.closeOutlines();
+  journal.record(OTHER);
+  const { decisions } = reader.read(journal.take(0));
+  assert.deepEqual(decisions.map(({ attempt }) => attempt.host), ["a.test", "b.test"]);
+  assert.deepEqual([journal.outlines, reader.outlines], [1, 1]);
+  journal.repeatOutline(0);
+  assert.throws(() => reader.read(journal.take(0)), /never reported/);
 });
 
 Deno.test("a report is due at once after a quiet moment, later in busy ones, never for nothing", () => {
@@ -58,15 +67,18 @@ Deno.test("a report is due at once after a quiet moment, later in busy ones, nev
   journal.drop();
   assert.equal(journal.dueInMs(1030), 70);
   for (let i = 0; i < 300; i++) journal.record(DECISION);
-  assert.equal(journal.dueInMs(1100), 400, "shared replies live on");
+  assert.equal(journal.dueInMs(1100), 400, "more attempts share a decision");
   for (let i = 0; i < 2000; i++) journal.record(DECISION);
   assert.equal(journal.dueInMs(1100), 0, "before it is full");
   assert.equal(journal.take(1100).dropped, 1);
 });
 
-Deno.test("a journal is full some time", () => {
+Deno.test("a journal is full some time, with room for the two decisions of a packet that fails", () => {
   const journal = new Journal();
   while (!journal.isFull) journal.record(DECISION);
-  assert(journal.take(0).decisions.length <= 4096);
+  journal.record(DECISION);
+  const { decisions } = new JournalReader().read(journal.take(0));
+  assert(decisions.length <= 4096);
+  assert(decisions.every(({ count }) => count === undefined));
   assert(!journal.isFull);
 });

@@ -1,10 +1,13 @@
 /** The main isolate's end of one UDP worker, from its start to its end or crash. */
+import { messageOf } from "../../errors.ts";
 import { WakeCounter } from "../../linux/wake.ts";
 import type { QueryRate } from "../rate.ts";
+import { JournalReader } from "./journal.ts";
 import {
   type Activity,
   type FromWorker,
   type HandedOver,
+  type Report,
   Shared,
   type Start,
   type ToWorker,
@@ -32,6 +35,7 @@ export class WorkerHandle {
   readonly #wake = WakeCounter.create();
   readonly #worker: Worker;
   readonly #events: WorkerEvents;
+  readonly #journal = new JournalReader();
   readonly #awaited = new Map<number, () => void>();
   #lastTicket = 0;
   #ended = false;
@@ -61,13 +65,23 @@ export class WorkerHandle {
         this.#shared.addUntakenPackets(-message.queries.length);
         this.#events.onQueries(message.fd, message.queries);
         break;
-      case "activity":
+      case "report":
         this.#shared.addUnreadReports(-1);
-        this.#events.onActivity(message.activity);
+        this.#read(message.report);
         break;
       case "failed":
         this.#crash(message.why);
     }
+  }
+
+  #read(report: Report): void {
+    let activity: Activity;
+    try {
+      activity = this.#journal.read(report);
+    } catch (thrown) {
+      return this.#crash(messageOf(thrown));
+    }
+    this.#events.onActivity(activity);
   }
 
   #crash(why: string): void {

@@ -1,99 +1,93 @@
-/** Decisions on their way from the worker to the main isolate, and the replies they stand for. */
-import { type Decision, nameDecision, type NewDecision } from "../../decision.ts";
+/**
+ * Decisions on their way from the worker to the main isolate.
+ *
+ * Most decisions repeat others but for id and time. What they have in common, their outline, crosses
+ * over once; after that a decision is one row of numbers, and an id.
+ */
+import { type Decision, DECISION_SCHEMA, decisionId, type NewDecision } from "../../decision.ts";
 import type { DecisionRecorder } from "../filter.ts";
-import type { Activity } from "./protocol.ts";
+import type { Activity, Report } from "./protocol.ts";
 
 /**
  * Decisions in one report. It bounds memory and the main isolate's work while somebody floods us
- * with different questions; the packets above it are dropped.
+ * with different questions; the packets above it are dropped, and counted.
  */
 const MAX_DECISIONS = 4096;
-
-/** For this long an identical packet gets the identical reply: less than a TTL can tell apart. */
-const REPLY_LIFE_MS = 500;
 
 /** Time between reports: nobody who looks a decision up by its id is quicker. */
 const REPORT_EVERY_MS = 100;
 
 /**
- * In busy moments, with more than {@linkcode BUSY_DECISIONS} different ones, a report waits for as
- * long as replies live: repetitions then cost the main isolate nothing.
+ * In busy moments, with more than {@linkcode BUSY_DECISIONS} different ones, reports are rarer, and
+ * more attempts share a decision: repetitions then cost the main isolate nothing.
  */
 const BUSY_DECISIONS = 256;
+const BUSY_REPORT_EVERY_MS = 500;
 
-interface KnownReply {
-  readonly address: number;
-  /** The packet without its id. */
-  readonly packet: Uint8Array;
-  readonly reply: Uint8Array | null;
-  readonly decision: number;
-  readonly untilMs: number;
-}
-
-/** Offset of what follows the id. */
-const BODY = 2;
-
-/** FNV-1a over source and packet without id: quick, and a collision costs no more than a miss. */
-function hashOf(address: number, packet: Uint8Array): number {
-  let hash = 0x811c9dc5 ^ address;
-  for (let i = BODY; i < packet.length; i++) {
-    hash = Math.imul(hash ^ (packet[i] ?? 0), 0x01000193);
-  }
-  return hash | 0;
-}
-
-function isSame(known: KnownReply, address: number, packet: Uint8Array): boolean {
-  if (known.address !== address || known.packet.length !== packet.length) return false;
-  for (let i = BODY; i < packet.length; i++) if (known.packet[i] !== packet[i]) return false;
-  return true;
-}
-
-/**
- * The decisions since the last report. Identical packets of one moment share one decision and one
- * reply; the decision counts them.
- */
+/** The worker's side. */
 export class Journal implements DecisionRecorder {
-  #nowMs = 0;
-  #nowText = "";
+  #report = 0;
   #reportedAtMs = Number.NEGATIVE_INFINITY;
-  #decisions: Decision[] = [];
-  #counts: number[] = [];
+  #outlines: Report["outlines"][number][] = [];
+  #nextOutline = 0;
+  #firstOutline = 0;
+  #size = 0;
+  readonly #rows = new Uint32Array(MAX_DECISIONS);
+  readonly #counts = new Uint32Array(MAX_DECISIONS);
+  readonly #timesMs = new Float64Array(MAX_DECISIONS);
+  #ids: string[] = [];
   #hits = new Set<string>();
   #dropped = 0;
-  readonly #replies = new Map<number, KnownReply>();
 
+  /** Records a decision under an outline of its own: {@linkcode newestOutline}. */
   record(decision: NewDecision): { readonly id: string } {
-    const now = Date.now();
-    if (now !== this.#nowMs) {
-      this.#nowMs = now;
-      this.#nowText = new Date(now).toISOString();
-    }
-    const named = nameDecision(decision, now, this.#nowText);
-    this.#decisions.push(named);
-    this.#counts.push(1);
-    return named;
+    const number = this.#nextOutline++;
+    this.#outlines.push({ number, decision });
+    return { id: this.repeatOutline(number) };
   }
 
   /**
-   * Milliseconds until the next report is due, 0 when it is; null when there is nothing to report.
-   * After a quiet moment it is due at once.
+   * Records one more decision of this outline, the newest then; returns its id. There must be room.
    */
-  dueInMs(nowMs: number): number | null {
-    const { length } = this.#decisions;
-    if (length === 0 && this.#dropped === 0) return null;
-    const isBusy = length > BUSY_DECISIONS && length < MAX_DECISIONS / 2;
-    const everyMs = isBusy ? REPLY_LIFE_MS : REPORT_EVERY_MS;
-    return Math.max(0, Math.ceil(this.#reportedAtMs + everyMs - nowMs));
+  repeatOutline(outline: number): string {
+    const now = Date.now();
+    const id = decisionId(now);
+    const position = this.#size++;
+    this.#rows[position] = outline;
+    this.#counts[position] = 1;
+    this.#timesMs[position] = now;
+    this.#ids.push(id);
+    return id;
   }
 
-  /** No further decision fits into the report. */
+  /** Number of the report that is being written. */
+  get report(): number {
+    return this.#report;
+  }
+
+  /** No further packet fits into the report; one on which the filter fails may take two decisions. */
   get isFull(): boolean {
-    return this.#decisions.length >= MAX_DECISIONS;
+    return this.#size + 2 > MAX_DECISIONS;
   }
 
-  /** Position of the newest decision. */
+  /** Position of the newest decision in the report. */
   get newest(): number {
-    return this.#decisions.length - 1;
+    return this.#size - 1;
+  }
+
+  /** Number of the newest outline. */
+  get newestOutline(): number {
+    return this.#nextOutline - 1;
+  }
+
+  /** How many outlines may still be repeated. */
+  get outlines(): number {
+    return this.#nextOutline - this.#firstOutline;
+  }
+
+  /** No outline of before is repeated any more. */
+  closeOutlines(): void {
+    this.#firstOutline = this.#nextOutline;
   }
 
   /** Counts one more attempt that the decision at this position stands for. */
@@ -111,45 +105,81 @@ export class Journal implements DecisionRecorder {
     this.#hits.add(key);
   }
 
-  /** Remembers the reply to `packet`, the newest decision's. */
-  remember(address: number, packet: Uint8Array, reply: Uint8Array | null, nowMs: number): void {
-    this.#replies.set(hashOf(address, packet), {
-      address,
-      packet: packet.slice(),
-      reply,
-      decision: this.newest,
-      untilMs: nowMs + REPLY_LIFE_MS,
-    });
-  }
-
-  /** The reply that an identical packet just got, null for silence; undefined when there is none. */
-  recall(address: number, packet: Uint8Array, nowMs: number): Uint8Array | null | undefined {
-    const known = this.#replies.get(hashOf(address, packet));
-    if (known === undefined || nowMs >= known.untilMs || !isSame(known, address, packet)) {
-      return undefined;
-    }
-    this.repeat(known.decision);
-    return known.reply;
-  }
-
-  /** Forgets the replies: something changed. */
-  forgetReplies(): void {
-    this.#replies.clear();
+  /**
+   * Milliseconds until the next report is due, 0 when it is; null when there is nothing to report.
+   * After a quiet moment it is due at once.
+   */
+  dueInMs(nowMs: number): number | null {
+    if (this.#size === 0 && this.#dropped === 0) return null;
+    const isBusy = this.#size > BUSY_DECISIONS && this.#size < MAX_DECISIONS / 2;
+    const everyMs = isBusy ? BUSY_REPORT_EVERY_MS : REPORT_EVERY_MS;
+    return Math.max(0, Math.ceil(this.#reportedAtMs + everyMs - nowMs));
   }
 
   /** Everything since the last report; begins anew. */
-  take(nowMs: number): Activity {
+  take(nowMs: number): Report {
+    const report: Report = {
+      outlines: this.#outlines,
+      rows: this.#rows.slice(0, this.#size),
+      counts: this.#counts.slice(0, this.#size),
+      timesMs: this.#timesMs.slice(0, this.#size),
+      ids: this.#ids,
+      firstOutline: this.#firstOutline,
+      dropped: this.#dropped,
+      hits: [...this.#hits],
+    };
+    this.#report++;
     this.#reportedAtMs = nowMs;
-    const decisions = this.#decisions.map((decision, i) => {
-      const count = this.#counts[i] ?? 1;
-      return count === 1 ? decision : { ...decision, count };
-    });
-    const activity = { decisions, dropped: this.#dropped, hits: [...this.#hits] };
-    this.#decisions = [];
-    this.#counts = [];
+    this.#outlines = [];
+    this.#size = 0;
+    this.#ids = [];
     this.#hits = new Set();
     this.#dropped = 0;
-    this.#replies.clear();
-    return activity;
+    return report;
+  }
+}
+
+/** The main isolate's side: knows the outlines of one worker. */
+export class JournalReader {
+  readonly #outlines = new Map<number, NewDecision>();
+  #timeMs = Number.NaN;
+  #timeText = "";
+
+  /** Outlines in memory. */
+  get outlines(): number {
+    return this.#outlines.size;
+  }
+
+  /** What a report says; they have to be read in the order in which they were written. */
+  read(report: Report): Activity {
+    for (const { number, decision } of report.outlines) this.#outlines.set(number, decision);
+    const decisions: Decision[] = [];
+    for (const [position, id] of report.ids.entries()) {
+      const outline = this.#outlines.get(report.rows[position] ?? Number.NaN);
+      if (outline === undefined) throw new Error("a report refers to what was never reported");
+      const count = report.counts[position] ?? 1;
+      decisions.push({
+        schema: DECISION_SCHEMA,
+        id,
+        time: this.#time(report.timesMs[position] ?? Number.NaN),
+        ...outline,
+        ...(count === 1 ? {} : { count }),
+      });
+    }
+    // A map keeps the order of insertion, and numbers only rise.
+    for (const number of this.#outlines.keys()) {
+      if (number >= report.firstOutline) break;
+      this.#outlines.delete(number);
+    }
+    return { decisions, dropped: report.dropped, hits: report.hits };
+  }
+
+  /** As ISO 8601; many decisions are of the same millisecond. */
+  #time(timeMs: number): string {
+    if (timeMs !== this.#timeMs) {
+      this.#timeMs = timeMs;
+      this.#timeText = new Date(timeMs).toISOString();
+    }
+    return this.#timeText;
   }
 }

@@ -1,6 +1,6 @@
 /** What the main isolate and the UDP worker tell each other. */
 import type { Agent } from "../../agents.ts";
-import type { Decision } from "../../decision.ts";
+import type { Decision, NewDecision } from "../../decision.ts";
 import type { PolicyData } from "../../rules/policy.ts";
 import type { Answer } from "../answer.ts";
 import type { Question } from "../message.ts";
@@ -49,11 +49,24 @@ export interface Activity {
   readonly hits: readonly string[];
 }
 
+/** {@linkcode Activity} as it crosses over: see `journal.ts`. */
+export interface Report extends Omit<Activity, "decisions"> {
+  /** Outlines that decisions refer to from this report on, by rising number. */
+  readonly outlines: readonly { readonly number: number; readonly decision: NewDecision }[];
+  /** The outline of each decision; how many attempts it stands for; its time; its id. */
+  readonly rows: Uint32Array;
+  readonly counts: Uint32Array;
+  readonly timesMs: Float64Array;
+  readonly ids: readonly string[];
+  /** Outlines below this number are referred to for the last time. */
+  readonly firstOutline: number;
+}
+
 /** From the worker. */
 export type FromWorker =
   | { readonly kind: "done"; readonly ticket: number }
   | { readonly kind: "queries"; readonly fd: number; readonly queries: readonly HandedOver[] }
-  | { readonly kind: "activity"; readonly activity: Activity }
+  | { readonly kind: "report"; readonly report: Report }
   /** The last message: the worker cannot go on. */
   | { readonly kind: "failed"; readonly why: string };
 
@@ -70,6 +83,9 @@ export interface Start {
  */
 export const LEASE_MS = 1000;
 
+/** A worker that is alive says so at least as often. */
+export const BEAT_MS = 500;
+
 /** Packets handed over that the main isolate has not taken yet: above it they are dropped. */
 export const MAX_UNTAKEN_PACKETS = 1024;
 
@@ -79,10 +95,11 @@ export const MAX_UNREAD_REPORTS = 8;
 const EPOCH = 0;
 const UNTAKEN_PACKETS = 1;
 const UNREAD_REPORTS = 2;
-const CELLS = 3;
+const BEATS = 3;
+const CELLS = 4;
 
 /**
- * Three numbers that both isolates see at once.
+ * Four numbers that both isolates see at once.
  *
  * The epoch rises with every change of the policy, of who is where, and with every flush of the cache.
  * The worker knows nothing of a change before it read the message about it; until then the epoch
@@ -122,5 +139,15 @@ export class Shared {
 
   addUnreadReports(count: number): void {
     Atomics.add(this.#cells, UNREAD_REPORTS, count);
+  }
+
+  /** Changes as long as the worker goes on, at least every {@linkcode BEAT_MS}. */
+  get beats(): number {
+    return Atomics.load(this.#cells, BEATS);
+  }
+
+  /** Says that the worker goes on. */
+  beat(): void {
+    Atomics.add(this.#cells, BEATS, 1);
   }
 }

@@ -4,6 +4,7 @@
  * cannot settle on the spot is handed over.
  */
 import type { Agent } from "../../agents.ts";
+import type { Decision } from "../../decision.ts";
 import { decide } from "../../rules/decide.ts";
 import { buildPolicy, type Policy } from "../../rules/policy.ts";
 import { cacheKey, DnsCache } from "../cache.ts";
@@ -11,8 +12,10 @@ import { DnsFilter, NotHere } from "../filter.ts";
 import { LookupLimits } from "../limits.ts";
 import { QueryBuckets, type QueryRate } from "../rate.ts";
 import type { AnswerSource } from "../resolver.ts";
+import { ttlOffsets } from "../ttl.ts";
 import { Journal } from "./journal.ts";
-import { LEASE_MS, type Shared, type ToWorker } from "./protocol.ts";
+import { LEASE_MS, type Report, type Shared, type ToWorker } from "./protocol.ts";
+import { KnownReplies, type KnownReply } from "./replies.ts";
 
 /** The main isolate has to handle the packet. */
 export const HAND_OVER = Symbol("hand over");
@@ -23,9 +26,37 @@ export type Response = Uint8Array | null | typeof HAND_OVER;
 /** A message that changes what the responder knows. */
 export type Update = Exclude<ToWorker, { readonly kind: "open" | "close" | "end" }>;
 
+/**
+ * Replies that are kept, and decisions that are waiting to be repeated. When there are more, all of
+ * them are forgotten: that costs a moment's work, and some 8 MB is what it may ever hold.
+ */
+const MAX_REPLIES = 8192;
+
 interface Lease {
   readonly agent: Agent;
-  readonly untilMs: number;
+  untilMs: number;
+}
+
+/** What the filter was told from the cache while it handled a packet. */
+interface CacheUse {
+  readonly key: string;
+  readonly expiresAtMs: number;
+  readonly agesAtMs: number;
+}
+
+function isSameAgent(one: Agent, other: Agent): boolean {
+  return JSON.stringify(one) === JSON.stringify(other);
+}
+
+/** Where the message `reply` ends with `id`, as those with an error text do; null: it does not. */
+function trailingIdAt(reply: Uint8Array, id: string): number | null {
+  const at = reply.length - id.length;
+  for (let i = 0; i < id.length; i++) if (reply[at + i] !== id.charCodeAt(i)) return null;
+  return at;
+}
+
+function writeAscii(bytes: Uint8Array, at: number, text: string): void {
+  for (let i = 0; i < text.length; i++) bytes[at + i] = text.charCodeAt(i);
 }
 
 // One for all: a stack trace for each packet would cost more than the packet.
@@ -43,10 +74,13 @@ export class Responder {
   readonly #buckets: QueryBuckets<number>;
   readonly #cache = new DnsCache(() => this.#nowMs);
   readonly #filter: DnsFilter;
+  readonly #replies = new KnownReplies();
   /** Decision about the excess of each source, in this report. */
   readonly #excess = new Map<number, number>();
   #policy: Policy | null = null;
   #agent: Agent | null = null;
+  #cacheUse: CacheUse | null = null;
+  #newest: Pick<Decision, "id" | "reason"> | null = null;
   #epoch: number;
   #nowMs = 0;
 
@@ -64,7 +98,13 @@ export class Responder {
         if (verdict.failures !== undefined) throw NOT_HERE;
         return { verdict, generation: this.#policy.generation };
       },
-      decisions: this.journal,
+      decisions: {
+        record: (decision) => {
+          const { id } = this.journal.record(decision);
+          this.#newest = { id, reason: decision.reason };
+          return { id };
+        },
+      },
       resolver: this.#answers(),
       // Never asked: nothing goes upstream from here.
       limits: new LookupLimits(),
@@ -77,8 +117,14 @@ export class Responder {
         const key = cacheKey(question, dnssecOk);
         const hit = this.#cache.get(key);
         if (hit === null) throw NOT_HERE;
+        const { answer, ageSecs, storedAtMs } = hit;
+        this.#cacheUse = {
+          key,
+          expiresAtMs: storedAtMs + 1000 * answer.lifetimeSecs,
+          agesAtMs: storedAtMs + 1000 * (ageSecs + 1),
+        };
         this.journal.hit(key);
-        return { ...hit, upstreamMs: null };
+        return { answer, ageSecs, upstreamMs: null };
       },
       ask: () => {
         throw NOT_HERE;
@@ -88,14 +134,9 @@ export class Responder {
 
   /** Takes in what the main isolate says. */
   update(message: Update): void {
-    this.journal.forgetReplies();
     switch (message.kind) {
       case "agent":
-        this.#leases.set(addressNumber(message.agent.address), {
-          agent: message.agent,
-          untilMs: this.#nowMs + LEASE_MS,
-        });
-        return;
+        return this.#lease(message.agent);
       case "answer": {
         const { question, dnssecOk, answer, ageSecs } = message;
         this.#cache.set(cacheKey(question, dnssecOk), question, answer, ageSecs);
@@ -103,12 +144,36 @@ export class Responder {
       }
       case "policy":
         this.#policy = buildPolicy(message.policy);
+        this.#forgetReplies();
         break;
       case "forget":
-        if (message.what === "agents") this.#leases.clear();
-        else this.#cache.flush();
+        if (message.what === "agents") this.#endLeases();
+        else this.#forgetAnswers();
     }
     this.#epoch = message.epoch;
+  }
+
+  #lease(agent: Agent): void {
+    const address = addressNumber(agent.address);
+    const untilMs = this.#nowMs + LEASE_MS;
+    const lease = this.#leases.get(address);
+    // Replies belong to an agent, not to an address: they are good for this very object.
+    if (lease !== undefined && isSameAgent(lease.agent, agent)) lease.untilMs = untilMs;
+    else this.#leases.set(address, { agent, untilMs });
+  }
+
+  #endLeases(): void {
+    for (const lease of this.#leases.values()) lease.untilMs = Number.NEGATIVE_INFINITY;
+  }
+
+  #forgetAnswers(): void {
+    this.#cache.flush();
+    this.#forgetReplies();
+  }
+
+  #forgetReplies(): void {
+    this.#replies.clear();
+    this.journal.closeOutlines();
   }
 
   /** Sets the time for everything that follows; milliseconds, never going back. */
@@ -117,21 +182,41 @@ export class Responder {
   }
 
   /**
-   * Answers one packet. Does not hold on to it.
+   * Answers the packet of `length` bytes at `start` of `bytes`. Holds on to neither; the reply is
+   * good until the next call.
    * @param address Source address as a number, in network order.
    */
-  respond(address: number, packet: Uint8Array): Response {
+  respond(address: number, bytes: Uint8Array, start: number, length: number): Response {
     const isWithinRate = this.#buckets.admits(address);
     const lease = this.#leases.get(address);
     const isKnown = lease !== undefined && this.#nowMs < lease.untilMs &&
       this.#epoch === this.#shared.epoch;
     if (isWithinRate && !isKnown) return HAND_OVER;
     if (lease === undefined) return this.#drop();
+    if (isWithinRate) {
+      const known = this.#replies.find(address, bytes, start, length, this.#nowMs);
+      if (known !== undefined && known.agent === lease.agent) return this.#again(known);
+    }
+    const packet = bytes.subarray(start, start + length);
     if (!isWithinRate) return this.#refuseExcess(lease.agent, address, packet);
-    const known = this.journal.recall(address, packet, this.#nowMs);
-    if (known !== undefined) return known;
     if (this.journal.isFull) return this.#drop();
     return this.#filterFrom(lease.agent, address, packet);
+  }
+
+  /** Identical packets of one report share a decision; in the next one they get another. */
+  #again(known: KnownReply): Response {
+    const { journal } = this;
+    if (known.report === journal.report) {
+      journal.repeat(known.decision);
+      return known.reply;
+    }
+    if (journal.isFull) return this.#drop();
+    const id = journal.repeatOutline(known.outline);
+    known.report = journal.report;
+    known.decision = journal.newest;
+    if (known.cacheKey !== null) journal.hit(known.cacheKey);
+    if (known.idAt !== null && known.reply !== null) writeAscii(known.reply, known.idAt, id);
+    return known.reply;
   }
 
   #drop(): null {
@@ -141,16 +226,38 @@ export class Responder {
 
   #filterFrom(agent: Agent, address: number, packet: Uint8Array): Response {
     this.#agent = agent;
+    this.#cacheUse = null;
     try {
       const reply = this.#filter.handle(packet, { address: agent.address, transport: "udp" });
       // A promise would mean that a part of this isolate waits for something: none does.
       if (reply instanceof Promise) return HAND_OVER;
-      this.journal.remember(address, packet, reply, this.#nowMs);
+      this.#remember(agent, address, packet, reply);
       return reply;
     } catch (thrown) {
       if (thrown instanceof NotHere) return HAND_OVER;
       throw thrown;
     }
+  }
+
+  #remember(agent: Agent, address: number, packet: Uint8Array, reply: Uint8Array | null): void {
+    const { journal } = this;
+    // What failed once may do so for a reason that is gone the next time.
+    if (this.#newest === null || this.#newest.reason === "internal_error") return;
+    if (journal.outlines > MAX_REPLIES) this.#forgetReplies();
+    const use = this.#cacheUse;
+    this.#replies.add(packet, {
+      address,
+      agent,
+      reply,
+      idAt: reply === null ? null : trailingIdAt(reply, this.#newest.id),
+      ttlsAt: reply === null || use === null ? [] : ttlOffsets(reply),
+      cacheKey: use?.key ?? null,
+      expiresAtMs: use?.expiresAtMs ?? Number.POSITIVE_INFINITY,
+      agesAtMs: use?.agesAtMs ?? Number.POSITIVE_INFINITY,
+      outline: journal.newestOutline,
+      decision: journal.newest,
+      report: journal.report,
+    });
   }
 
   /** One refusal for each source and report; the rest of a flood is only counted. */
@@ -161,6 +268,7 @@ export class Responder {
       return null;
     }
     if (this.journal.isFull) return this.#drop();
+    if (this.journal.outlines > MAX_REPLIES) this.#forgetReplies();
     this.#agent = agent;
     const reply = this.#filter.refuseExcess(packet, { address: agent.address, transport: "udp" });
     this.#excess.set(address, this.journal.newest);
@@ -168,7 +276,7 @@ export class Responder {
   }
 
   /** What happened since the last report. */
-  report(): ReturnType<Journal["take"]> {
+  report(): Report {
     this.#excess.clear();
     return this.journal.take(this.#nowMs);
   }

@@ -8,6 +8,7 @@ import { UdpBatch } from "../../linux/udp.ts";
 import { PollSet, WakeCounter } from "../../linux/wake.ts";
 import { UDP_PAYLOAD_BYTES } from "../codes.ts";
 import {
+  BEAT_MS,
   type FromWorker,
   type HandedOver,
   MAX_UNREAD_REPORTS,
@@ -28,9 +29,6 @@ const MAX_QUERY_BYTES = 4096;
 
 /** Calls for one socket before the others, and messages, get their turn. */
 const MAX_ROUNDS = 16;
-
-/** Upper bound of sleep: nothing depends on it. */
-const IDLE_MS = 1000;
 
 /** The thread's sockets, and what it does with them. */
 class Thread {
@@ -56,18 +54,19 @@ class Thread {
    * no flood of the one holds the other up.
    */
   serve(): number {
-    for (;;) {
-      this.#polled.wait(this.#timeoutMs());
+    for (let timeoutMs = this.#report();; timeoutMs = this.#report()) {
+      this.#shared.beat();
+      this.#polled.wait(timeoutMs);
       this.#responder.tick(performance.now());
       if (this.#polled.isReady(0) && !this.#readLast) {
         this.#readLast = true;
         return this.#wake.take();
       }
       this.#readLast = false;
-      for (const [i, fd] of this.#polled.fds.entries()) {
-        if (i > 0 && this.#polled.isReady(i)) this.#answer(fd);
+      const { fds } = this.#polled;
+      for (let i = 1; i < fds.length; i++) {
+        if (this.#polled.isReady(i)) this.#answer(fds[i] ?? -1);
       }
-      this.#report();
     }
   }
 
@@ -83,7 +82,7 @@ class Thread {
         this.#poll();
         break;
       case "end":
-        this.#post({ kind: "activity", activity: this.#responder.report() });
+        this.#post({ kind: "report", report: this.#responder.report() });
         break;
       default:
         this.#responder.update(message);
@@ -97,20 +96,23 @@ class Thread {
   }
 
   #answer(fd: number): void {
+    const batch = this.#batch;
     for (let round = 0; round < MAX_ROUNDS; round++) {
-      const count = this.#batch.receive(fd);
+      const count = batch.receive(fd);
       const handedOver: HandedOver[] = [];
       for (let slot = 0; slot < count; slot++) {
-        const length = this.#batch.take(slot);
-        const packet = this.#batch.packet(slot, length);
-        const response = this.#responder.respond(this.#batch.sourceAddress(slot), packet);
+        const length = batch.take(slot);
+        const start = batch.start(slot);
+        const source = batch.sourceAddress(slot);
+        const response = this.#responder.respond(source, batch.received, start, length);
         if (response === HAND_OVER) {
-          handedOver.push({ from: this.#batch.source(slot), packet: packet.slice() });
+          const packet = batch.received.slice(start, start + length);
+          handedOver.push({ from: batch.source(slot), packet });
         } else if (response !== null) {
-          this.#batch.reply(slot, response, (packet[0] ?? 0) << 8 | (packet[1] ?? 0));
+          batch.reply(slot, response);
         }
       }
-      this.#batch.flush(fd);
+      batch.flush(fd);
       if (handedOver.length > 0) this.#handOver(fd, handedOver);
       if (count < BATCH_PACKETS) return;
     }
@@ -125,18 +127,20 @@ class Thread {
     this.#post({ kind: "queries", fd, queries });
   }
 
-  /** Until when to sleep: a report that is held back must not wait for the next packet. */
-  #timeoutMs(): number {
+  /**
+   * Reports when it is time to.
+   * @returns Until when to sleep: a report that is held back must not wait for the next packet.
+   */
+  #report(): number {
     const dueInMs = this.#responder.journal.dueInMs(performance.now());
+    if (dueInMs === null) return BEAT_MS;
     // One that is overdue waits for the main isolate to read the others.
-    return dueInMs === null ? IDLE_MS : Math.max(1, dueInMs);
-  }
-
-  #report(): void {
-    if (this.#responder.journal.dueInMs(performance.now()) !== 0) return;
-    if (this.#shared.unreadReports >= MAX_UNREAD_REPORTS) return;
+    if (dueInMs > 0 || this.#shared.unreadReports >= MAX_UNREAD_REPORTS) {
+      return Math.min(BEAT_MS, Math.max(1, dueInMs));
+    }
     this.#shared.addUnreadReports(1);
-    this.#post({ kind: "activity", activity: this.#responder.report() });
+    this.#post({ kind: "report", report: this.#responder.report() });
+    return BEAT_MS;
   }
 
   #post(message: FromWorker): void {

@@ -1,0 +1,161 @@
+/** Replies that the worker sends again: to whom, until when, and what they say by then. */
+import assert from "node:assert/strict";
+import type { Agent } from "../../lib/agents.ts";
+import { rebuildAnswer } from "../../lib/dns/answer.ts";
+import { RecordType } from "../../lib/dns/codes.ts";
+import type { Question } from "../../lib/dns/message.ts";
+import { wireNameOf } from "../../lib/dns/name.ts";
+import { parseResponse } from "../../lib/dns/parse.ts";
+import { JournalReader } from "../../lib/dns/worker/journal.ts";
+import { Shared } from "../../lib/dns/worker/protocol.ts";
+import { HAND_OVER, Responder } from "../../lib/dns/worker/responder.ts";
+import { Hostname } from "../../lib/net/host.ts";
+import { decode, edeOf, encodeQuery, encodeReply, type OracleMessage } from "./oracle.ts";
+import { allowHost, TestPolicy, type TestRule } from "./support.ts";
+
+const AGENT: Agent = { name: "coder", address: "10.200.0.2", network: "outcall-test" };
+const ADDRESS = 0x0ac80002;
+
+const QUESTION: Question = { name: wireName("a.test"), type: RecordType.A };
+
+function wireName(name: string): string {
+  const hostname = Hostname.parse(name);
+  assert(hostname !== null);
+  return wireNameOf(hostname);
+}
+
+/** A responder that knows its agent, and that a.test has an alias and an address. */
+class World {
+  readonly responder = new Responder(new Shared(), { count: 1e9, windowSecs: 1 });
+  readonly reader = new JournalReader();
+  #nowMs = 0;
+
+  constructor(rules: readonly TestRule[], ttls: readonly [number, number] = [60, 100]) {
+    this.responder.tick(0);
+    this.usePolicy(rules);
+    this.lease(AGENT);
+    const [aliasTtl, addressTtl] = ttls;
+    const reply = encodeReply({
+      id: 1,
+      name: "a.test",
+      type: "A",
+      answers: [
+        { name: "a.test", type: "CNAME", ttl: aliasTtl, data: "b.test" },
+        { name: "b.test", type: "A", ttl: addressTtl, data: "93.184.216.34" },
+      ],
+    });
+    const parsed = parseResponse(reply, 1, QUESTION);
+    assert(parsed.kind === "response");
+    const answer = rebuildAnswer(QUESTION, parsed.response, false);
+    assert(answer !== null);
+    this.responder.update({
+      kind: "answer",
+      question: QUESTION,
+      dnssecOk: false,
+      answer,
+      ageSecs: 0,
+    });
+  }
+
+  usePolicy(rules: readonly TestRule[]): void {
+    const { data } = new TestPolicy(rules);
+    this.responder.update({ kind: "policy", ticket: 1, epoch: 0, policy: data });
+  }
+
+  lease(agent: Agent): void {
+    this.responder.update({ kind: "agent", agent });
+  }
+
+  /** Lets time pass; the agent is still there. */
+  pass(ms: number): void {
+    this.#nowMs += ms;
+    this.responder.tick(this.#nowMs);
+    this.lease(AGENT);
+  }
+
+  /** The reply, or null when the packet is handed over. */
+  ask(packet: Uint8Array): OracleMessage | null {
+    const response = this.responder.respond(ADDRESS, packet, 0, packet.length);
+    if (response === HAND_OVER) return null;
+    assert(response !== null);
+    return decode(response);
+  }
+}
+
+const query = (name: string): Uint8Array => encodeQuery(name, "A", { opt: {} });
+
+const ttls = (reply: OracleMessage | null): readonly unknown[] | undefined =>
+  reply?.answers.map(({ ttl }) => ttl);
+
+Deno.test("TTLs of a reply that is sent again count down, and it ends with the first of them", () => {
+  const world = new World([allowHost("a.test")]);
+  assert.deepEqual(ttls(world.ask(query("a.test"))), [60, 100]);
+  world.pass(999);
+  assert.deepEqual(ttls(world.ask(query("a.test"))), [60, 100]);
+  world.pass(1);
+  assert.deepEqual(ttls(world.ask(query("a.test"))), [59, 99]);
+  world.pass(58_999);
+  assert.deepEqual(ttls(world.ask(query("a.test"))), [1, 41]);
+  world.pass(1);
+  assert.equal(world.ask(query("a.test")), null);
+});
+
+Deno.test("each report has a decision of its own for a reply that is sent again, and the reply shows it (D28)", () => {
+  const world = new World([]);
+  const idIn = (reply: OracleMessage | null): string | undefined => {
+    assert(reply !== null);
+    return /decision (\w{17})$/.exec(edeOf(reply)?.text ?? "")?.[1];
+  };
+  const decided = (): (readonly [string, number | undefined])[] =>
+    world.reader.read(world.responder.report()).decisions.map(({ id, count }) => [id, count]);
+  const first = idIn(world.ask(query("x.test")));
+  assert(first !== undefined);
+  assert.equal(idIn(world.ask(query("x.test"))), first);
+  assert.deepEqual(decided(), [[first, 2]]);
+  const second = idIn(world.ask(query("x.test")));
+  assert(second !== undefined && second !== first);
+  assert.deepEqual(decided(), [[second, undefined]]);
+});
+
+Deno.test("a reply is for one agent: not for the next one at its address (S013)", () => {
+  const world = new World([
+    { id: "coder", condition: 'agent.name == "coder" && dns.query == "a.test"' },
+  ]);
+  assert.equal(world.ask(query("a.test"))?.rcode, "NOERROR");
+  world.lease({ ...AGENT, name: "other" });
+  assert.equal(world.ask(query("a.test"))?.rcode, "NXDOMAIN");
+  world.lease(AGENT);
+  assert.equal(world.ask(query("a.test"))?.rcode, "NOERROR");
+});
+
+Deno.test("without a lease nothing is sent again, nor after a reload or a flush", () => {
+  const world = new World([allowHost("a.test")]);
+  assert.equal(world.ask(query("a.test"))?.rcode, "NOERROR");
+  world.responder.tick(1000);
+  assert.equal(world.ask(query("a.test")), null);
+  world.lease(AGENT);
+  assert.equal(world.ask(query("a.test"))?.rcode, "NOERROR");
+  world.usePolicy([]);
+  assert.equal(world.ask(query("a.test"))?.rcode, "NXDOMAIN");
+  world.usePolicy([allowHost("a.test")]);
+  world.responder.update({ kind: "forget", epoch: 0, what: "answers" });
+  assert.equal(world.ask(query("a.test")), null);
+});
+
+Deno.test("the case of the question is the client's own, in a reply of its own", () => {
+  const world = new World([allowHost("a.test")]);
+  for (const name of ["a.test", "A.test", "a.TEST", "A.test"]) {
+    assert.deepEqual(world.ask(query(name))?.questions.map((question) => question.name), [name]);
+  }
+});
+
+Deno.test("a flood of ever new questions is bounded in replies and outlines", () => {
+  const world = new World([]);
+  for (let i = 0; i < 20_000; i++) {
+    world.ask(query(`n${i}.test`));
+    if (i % 2000 === 0) world.reader.read(world.responder.report());
+    assert(world.responder.journal.outlines <= 8200);
+  }
+  world.reader.read(world.responder.report());
+  assert(world.reader.outlines <= 8200);
+});
