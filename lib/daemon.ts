@@ -30,6 +30,7 @@ import { engineSocket } from "./docker/engine.ts";
 import { DEFAULT_NETWORK } from "./docker/managed.ts";
 import { planAddresses, routeClaims } from "./docker/subnets.ts";
 import { Enforcement } from "./enforcement.ts";
+import { OutcallError } from "./errors.ts";
 import { OperatorGrants } from "./grants.ts";
 import { runUntilSignal, type Step } from "./lifecycle.ts";
 import { isHostAddress } from "./linux/host_addresses.ts";
@@ -385,10 +386,18 @@ class Daemon {
     };
   }
 
-  /** @throws OutcallError when Docker cannot be asked: then nothing may be torn down. */
+  /**
+   * Names of the containers on managed networks. Without Docker none are known, and the bridges' ports
+   * decide: whatever runs has one.
+   */
   async #attachedContainers(): Promise<readonly string[]> {
-    const networks = await this.#docker.networks.list();
-    return networks.flatMap(({ containers }) => containers.map(({ name }) => name));
+    try {
+      const networks = await this.#docker.networks.list();
+      return networks.flatMap(({ containers }) => containers.map(({ name }) => name));
+    } catch (error) {
+      if (error instanceof OutcallError && error.code === "docker.unavailable") return [];
+      throw error;
+    }
   }
 
   async #health(): Promise<readonly PartHealth[]> {
