@@ -16,6 +16,7 @@ import type { HostServices, PartHealth, ProxyService } from "./api/services.ts";
 import { assertPlaceFree } from "./api/socket_file.ts";
 import { serveUnix, type UnixServer } from "./api/unix_server.ts";
 import { Bridges } from "./bridge/bridge.ts";
+import { DropReader } from "./bridge/drops/reader.ts";
 import { isManagedName } from "./bridge/names.ts";
 import type { Segment } from "./bridge/segment.ts";
 import { Watch } from "./bridge/watch.ts";
@@ -74,6 +75,7 @@ class Daemon {
   readonly #records: DecisionRecords;
   readonly #policy: ActivePolicy;
   readonly #bridges: Bridges;
+  readonly #drops: DropReader;
   readonly #dns: DnsServer;
   readonly #proxy: ProxyServer | null;
   readonly #enforcement: Enforcement;
@@ -154,6 +156,13 @@ class Daemon {
     });
     const { agents } = this.#docker;
     const { judge } = this.#policy;
+    this.#drops = new DropReader({
+      pins: () => this.#bridges.pins(),
+      identify: (address) => agents.identify(address),
+      generation: () => this.#policy.generation,
+      record: (decision) => this.#decisions.record(decision),
+      update: (decision, changes) => this.#decisions.update(decision, changes),
+    });
     this.#dns = new DnsServer({
       ...config.dns,
       upstreams: config.dnsUpstreams ??
@@ -205,12 +214,14 @@ class Daemon {
       start: async () => {
         await this.#enforcement.adopt();
         watch.start();
+        this.#drops.start();
         const { name, index } = await this.#bridges.status();
         return `${name} is up (index ${index}), firewall active`;
       },
       stop: async () => {
         await watch.stop();
         await this.#bridges.close();
+        await this.#drops.stop();
       },
     };
   }
@@ -411,6 +422,7 @@ class Daemon {
         state: isEnforcing ? "ok" : "failed",
         detail: `${bridge.name} is ${bridge.up ? "up" : "down"}, nftables ${bridge.nftables}`,
       },
+      this.#drops.health(),
       { name: "rule_engine", state: "ok", detail: `${this.#policy.list().length} rule(s)` },
       {
         name: "dns",

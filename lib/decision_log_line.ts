@@ -1,5 +1,5 @@
 /** Writes each decision as one canonical line: blocks at info, allows at debug (decision D16). */
-import type { Decision } from "./decision.ts";
+import type { Change, Decision } from "./decision.ts";
 import { logger, type Target } from "./log.ts";
 
 const TARGET_OF_LAYER: Readonly<Record<Decision["layer"], Target>> = {
@@ -24,8 +24,9 @@ function extras({ upstreamMs, count }: Decision): string {
   return parts.filter((part) => part !== "").map((part) => ` ${part}`).join("");
 }
 
-/** Logs one decision under its layer's target. */
-export function logDecision(decision: Decision): void {
+/** Logs one decision under its layer's target, once: records that grow would flood the log. */
+export function logDecision(decision: Decision, change: Change): void {
+  if (change !== "new") return;
   const { attempt } = decision;
   const host = attempt.host ?? attempt.address ?? attempt.image ?? "";
   const what = [

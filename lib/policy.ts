@@ -100,6 +100,11 @@ export class ActivePolicy implements PolicyService {
     this.#listeners.push(listener);
   }
 
+  /** Of the snapshot in force; it rises with each change of the rules. */
+  get generation(): number {
+    return this.#policy.generation;
+  }
+
   list(): readonly RuleSummary[] {
     return this.#policy.rules.map(summaryOf);
   }

@@ -217,6 +217,11 @@ const NETLINK_EXT_ACK = 11;
 /** Without it the kernel ignores what a dump asks for beyond its kind, such as another namespace. */
 const NETLINK_GET_STRICT_CHK = 12;
 const MSG_TRUNC = 0x20;
+const MSG_DONTWAIT = 0x40;
+const SO_RCVBUFFORCE = 33;
+/** struct pollfd: descriptor i32, awaited events i16, events i16. */
+const POLLFD_BYTES = 8;
+const POLLIN = 1;
 const EINTR = 4;
 const EAGAIN = 11;
 /** struct sockaddr_nl: family u16, padding u16, port id u32, groups u32. */
@@ -238,6 +243,10 @@ const libc = bindLibc({
     result: "isize",
   },
   close: { parameters: ["i32"], result: "i32" },
+});
+// On a thread of its own: what came of it is not needed, so neither is errno.
+const waiting = bindLibc({
+  poll: { parameters: ["buffer", "usize", "i32"], result: "i32", nonblocking: true },
 });
 
 /** One netlink protocol's socket; each call blocks until the kernel has answered. */
@@ -359,8 +368,45 @@ export class NetlinkSocket implements Disposable {
     throw new NetlinkFormatError(`${operation}: the answer does not end`);
   }
 
+  /**
+   * Makes room in the kernel for messages that nobody has fetched yet.
+   * @throws SystemError without CAP_NET_ADMIN.
+   */
+  setReceiveBuffer(bytes: number): void {
+    checked(
+      "enlarge the receive buffer",
+      libc.setsockopt(this.#fd, SOL_SOCKET, SO_RCVBUFFORCE, u32(bytes).slice(), 4),
+    );
+  }
+
+  /**
+   * Resolves when there is something to receive, or after `timeoutMs`; waits on a thread of its own.
+   * The socket must stay open until then.
+   */
+  async waitForMessages(timeoutMs: number): Promise<void> {
+    const poll = new Uint8Array(POLLFD_BYTES);
+    viewOf(poll).setInt32(0, this.#fd, true);
+    viewOf(poll).setInt16(4, POLLIN, true);
+    await waiting.poll(poll, 1n, timeoutMs);
+  }
+
+  /**
+   * The messages of the next datagram that has arrived, valid until the next call; null when there
+   * is none.
+   * @throws SystemError ENOBUFS when messages were lost for want of room, and any other failure;
+   * NetlinkFormatError when the datagram is malformed.
+   */
+  receiveArrived(operation: string): NetlinkMessage[] | null {
+    try {
+      return this.#receive(operation, MSG_DONTWAIT);
+    } catch (error) {
+      if (error instanceof SystemError && error.errno === EAGAIN) return null;
+      throw error;
+    }
+  }
+
   /** The messages of the next datagram that the kernel itself sent. */
-  #receive(operation: string): NetlinkMessage[] {
+  #receive(operation: string, flags = 0): NetlinkMessage[] {
     const sender = new Uint8Array(SOCKADDR_NL_BYTES);
     const senderLength = new Uint32Array([SOCKADDR_NL_BYTES]);
     let length: number;
@@ -369,7 +415,7 @@ export class NetlinkSocket implements Disposable {
         this.#fd,
         this.#buffer,
         BigInt(this.#buffer.length),
-        MSG_TRUNC,
+        MSG_TRUNC | flags,
         sender,
         new Uint8Array(senderLength.buffer),
       ));

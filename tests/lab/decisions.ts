@@ -14,10 +14,14 @@ const decisionSchema = z.object({
     method: z.string().optional(),
     path: z.string().optional(),
     recordType: z.string().optional(),
+    protocol: z.string().optional(),
+    claimedSource: z.string().optional(),
   }),
   verdict: z.enum(["allow", "block"]),
   reason: z.string(),
   rule: z.object({ id: z.string(), file: z.string(), line: z.number() }).nullable(),
+  count: z.number().optional(),
+  targets: z.object({ distinct: z.number(), first: z.array(z.string()) }).optional(),
 });
 
 /** One decision as the host API sends it. */
