@@ -24,6 +24,7 @@ import { checkCaFiles } from "./ca_files.ts";
 import type { DaemonConfig } from "./config.ts";
 import { DecisionLog } from "./decision.ts";
 import { logDecision } from "./decision_log_line.ts";
+import { DirectAccess } from "./direct.ts";
 import { DnsServer } from "./dns/server.ts";
 import { upstreamsFromResolvConf } from "./dns/upstreams.ts";
 import { Docker } from "./docker/docker.ts";
@@ -156,6 +157,7 @@ class Daemon {
     });
     const { agents } = this.#docker;
     const { judge } = this.#policy;
+    const direct = new DirectAccess({ bridges, agents, judge, decisions: this.#decisions });
     this.#drops = new DropReader({
       pins: () => this.#bridges.pins(),
       identify: (address) => agents.identify(address),
@@ -164,6 +166,7 @@ class Daemon {
       update: (decision, changes) => this.#decisions.update(decision, changes),
     });
     this.#dns = new DnsServer({
+      opener: direct,
       ...config.dns,
       upstreams: config.dnsUpstreams ??
         upstreamsFromResolvConf(Deno.readTextFileSync("/etc/resolv.conf")),
@@ -187,6 +190,8 @@ class Daemon {
       this.#containerRules = new ContainerRules(policy);
     });
     this.#docker.agents.onChange(() => this.#dns.forgetAgents());
+    this.#policy.onSwap(() => direct.rejudge());
+    agents.onChange(() => direct.identitiesChanged());
     this.#policy.onSwap(() => void this.#proxy?.rejudge());
     agents.onChange(() => void this.#proxy?.reidentify());
     this.#namespaceAgents.onChange(() => agents.localChanged());

@@ -13,6 +13,8 @@ export const REASONS = [
   "port",
   /** No rule allows it; it passed because the agent is observed. */
   "observed",
+  /** The rule that decides admits the proxy alone. */
+  "proxy_only",
   "unknown_source",
   "restricted_address",
   "local_address",
@@ -27,6 +29,12 @@ export const REASONS = [
   "name_rate",
   /** A name that looks like data in disguise. */
   "name_shape",
+  /** So much is open to the agent in the kernel that nothing more can be. */
+  "grant_limit",
+  /** The kernel did not open what the rules allow. */
+  "grant_failed",
+  /** An answer that must not be kept for a second opens nothing. */
+  "zero_ttl",
   /** A defect: what cannot be judged is blocked. */
   "internal_error",
   "upstream_failed",
@@ -58,7 +66,7 @@ export interface Attempt {
   readonly host?: string;
   readonly address?: string;
   readonly port?: number;
-  /** Of packets that the kernel dropped: `tcp`, `udp`, `icmp`, or the protocol's number. */
+  /** Of packets that the kernel dropped or was told to let pass: `tcp`, `udp`, `icmp`, or the protocol's number. */
   readonly protocol?: string;
   /** The address that a packet gave as its sender's, where that is not who sent it. */
   readonly claimedSource?: string;

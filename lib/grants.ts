@@ -15,9 +15,14 @@ export class OperatorGrants implements GrantService {
     this.#agents = agents;
   }
 
-  /** Those in force, oldest first. */
+  /** Those in force: operators', then those of DNS answers, each oldest first. */
   list(): Promise<readonly ActiveGrant[]> {
-    return Promise.all(this.#bridges.grants().map((grant) => this.#describe(grant)));
+    const direct = this.#bridges.directGrants()
+      .toSorted((a, b) => a.grantedAtMs - b.grantedAtMs);
+    return Promise.all([
+      ...this.#bridges.grants().map((grant) => this.#describe(grant, "operator", [])),
+      ...direct.map((grant) => this.#describe(grant, "dns", grant.hosts)),
+    ]);
   }
 
   /** @throws OutcallError those of {@linkcode Bridges.grant}, `grant.no_agent`, `grant.ambiguous`. */
@@ -26,6 +31,8 @@ export class OperatorGrants implements GrantService {
     const agent = await this.#addressOf(request);
     return this.#describe(
       await this.#bridges.grant({ agent, destination, protocol, port, ttlSecs }),
+      "operator",
+      [],
     );
   }
 
@@ -69,7 +76,11 @@ export class OperatorGrants implements GrantService {
     return (await this.#agents.identify(address))?.name ?? "";
   }
 
-  async #describe(grant: Grant): Promise<ActiveGrant> {
+  async #describe(
+    grant: Omit<Grant, "ttlSecs">,
+    source: ActiveGrant["source"],
+    hosts: readonly string[],
+  ): Promise<ActiveGrant> {
     const { id, agent, destination, protocol, port, grantedAtMs, expiresAtMs } = grant;
     return {
       id,
@@ -80,6 +91,8 @@ export class OperatorGrants implements GrantService {
       port,
       inserted_at: new Date(grantedAtMs).toISOString(),
       expires_in_secs: Math.max(0, Math.ceil((expiresAtMs - Date.now()) / 1000)),
+      source,
+      hosts,
     };
   }
 }

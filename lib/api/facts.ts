@@ -115,6 +115,7 @@ export const explainRequest = z.strictObject({
   dns: z.string().exactOptional(),
   record_type: recordType.exactOptional(),
   connect: z.string().exactOptional(),
+  direct: z.string().exactOptional(),
   tool: z.string().exactOptional(),
   args: strings.exactOptional(),
   cwd: z.string().exactOptional(),

@@ -38,6 +38,10 @@ export const activeGrant = z.object({
   /** ISO 8601 in UTC. */
   inserted_at: z.string(),
   expires_in_secs: z.int(),
+  /** Who opened it: an operator, or the answer to a look-up that a `direct_ip` rule allows. */
+  source: z.enum(["operator", "dns"]),
+  /** Names that it follows from. */
+  hosts: z.array(z.string()).readonly(),
 });
 
 /** `GET /api/v1/rules/active` */
@@ -52,7 +56,7 @@ export type GrantAllowRequest = z.output<typeof grantAllow>;
 /** One grant in force. */
 export type ActiveGrant = z.output<typeof activeGrant>;
 
-/** Time-bound openings for single agents. */
+/** What is open to single agents for a time. */
 export interface GrantService {
   list(): Promise<readonly ActiveGrant[]>;
   allow(request: GrantAllowRequest): Promise<ActiveGrant>;

@@ -12,7 +12,8 @@ import { logger } from "../log.ts";
 import { Mutex } from "../mutex.ts";
 import { Cidr } from "../net/cidr.ts";
 import { Ip } from "../net/ip.ts";
-import { applyTables, areListed } from "./apply.ts";
+import { AppliedTables } from "./apply.ts";
+import type { DirectGrant, Opened } from "./direct.ts";
 import { coveredBridges, FIREWALL_TABLE, firewallTable } from "./firewall.ts";
 import {
   assertBridgeName,
@@ -23,6 +24,7 @@ import {
   isManagedName,
 } from "./names.ts";
 import { type Grant, type GrantRequest, Grants } from "./grants.ts";
+import { type DirectAsk, DirectOpener } from "./opener.ts";
 import { listedPins, PORT_TABLE, portTable } from "./port_table.ts";
 import { type Pin, pinPorts, type Pins, type PortView } from "./ports.ts";
 import type { NftTable } from "./table.ts";
@@ -100,9 +102,9 @@ export class Bridges {
   readonly #segments = new Map<string, Segment>();
   readonly #mutex = new Mutex();
   #listening: Listening = NOTHING_LISTENS;
-  /** What the kernel showed of each table right after the last change of ours. */
-  #applied: readonly string[] | null = null;
+  readonly #tables = new AppliedTables(TABLES);
   readonly #grants = new Grants();
+  readonly #direct = new DirectOpener(this.#tables);
   /** Null until those of an earlier run were looked for in the kernel. */
   #pins: readonly Pin[] | null = null;
   readonly #newPinListeners: (() => void)[] = [];
@@ -268,9 +270,59 @@ export class Bridges {
     });
   }
 
+  /** The grants in force that follow from DNS answers. */
+  directGrants(): readonly DirectGrant[] {
+    return this.#direct.list();
+  }
+
+  /** Those and the ones that have expired, whose connections go on. */
+  allDirectGrants(): readonly DirectGrant[] {
+    return this.#direct.all();
+  }
+
+  /**
+   * Opens what a DNS answer may lead to; in force when this resolves. See {@linkcode DirectOpener.ask}.
+   */
+  openDirect(ask: DirectAsk): Promise<readonly Opened[]> {
+    return this.#direct.ask(ask, () => {
+      void this.#mutex.run(() => {
+        this.#direct.commit(this.agentAddresses());
+        if (!this.#direct.isInSync) this.#tables.forget(); // to be repaired
+        return Promise.resolve();
+      });
+    });
+  }
+
+  /**
+   * Takes the direct grants away that `isKept` does not want kept, and their connections with them.
+   * @param isKept Called at the moment of the transaction. Must not throw.
+   * @returns how many were taken away, expired ones included.
+   * @throws OutcallError those of nft; then it is tried again at every repair.
+   */
+  reviewDirect(isKept: (grant: DirectGrant) => boolean): Promise<number> {
+    return this.#mutex.run(async () => {
+      const revoked = this.#direct.all().filter((grant) => !isKept(grant));
+      await this.#revokeDirect(revoked);
+      return revoked.length;
+    });
+  }
+
+  async #revokeDirect(grants: readonly DirectGrant[]): Promise<void> {
+    this.#direct.revoke(grants);
+    if (this.#direct.isInSync) return;
+    this.#tables.forget();
+    using netlink = new RouteNetlink();
+    await this.#apply(netlink);
+  }
+
   /** Takes a grant away, and its connections with it; whether there was one. */
   revoke(id: string): Promise<boolean> {
     return this.#mutex.run(async () => {
+      const direct = this.#direct.all().filter((grant) => grant.id === id);
+      if (direct.length > 0) {
+        await this.#revokeDirect(direct);
+        return true;
+      }
       const wasThere = this.#grants.revoke(id);
       using netlink = new RouteNetlink();
       await this.#apply(netlink);
@@ -282,7 +334,8 @@ export class Bridges {
   /** Takes all grants away, and their connections with them; returns how many were in force. */
   flushGrants(): Promise<number> {
     return this.#mutex.run(async () => {
-      const count = this.#grants.flush(Date.now());
+      const count = this.#grants.flush(Date.now()) + this.#direct.list().length;
+      this.#direct.revoke(this.#direct.all());
       using netlink = new RouteNetlink();
       await this.#apply(netlink);
       log.info("all grants are revoked: {count}", { count });
@@ -294,7 +347,7 @@ export class Bridges {
   open(listening: Listening): Promise<void> {
     return this.#mutex.run(async () => {
       const isOpen = JSON.stringify(listening) === JSON.stringify(this.#listening);
-      if (isOpen && this.#applied !== null) return;
+      if (isOpen && this.#tables.areApplied) return;
       using netlink = new RouteNetlink();
       this.#listening = listening;
       await this.#apply(netlink);
@@ -310,6 +363,7 @@ export class Bridges {
       using netlink = new RouteNetlink();
       this.#listening = NOTHING_LISTENS;
       this.#grants.flush(Date.now());
+      this.#direct.revoke(this.#direct.all());
       await this.#apply(netlink);
       log.info("closed: agents reach nothing until the daemon is back");
     });
@@ -371,7 +425,7 @@ export class Bridges {
           });
         }
       }
-      this.#applied = null;
+      this.#tables.forget();
       for (const link of links) netlink.deleteLink(link);
       log.info("torn down: {bridges}", { bridges: links.map((link) => link.name) });
     });
@@ -388,11 +442,12 @@ export class Bridges {
       if (this.#isDown) return [];
       using netlink = new RouteNetlink();
       const wrong = this.#linkProblems(netlink);
-      if (this.#applied === null) wrong.push("the firewall could not be applied");
+      if (!this.#tables.areApplied) wrong.push("the firewall could not be applied");
       else if (withTables && !await this.#isApplied()) wrong.push("the firewall was changed");
       if (wrong.length > 0) {
         log.error("repairing: {wrong}", { wrong: wrong.join(", ") });
-        this.#applied = null;
+        this.#tables.forget();
+        this.#direct.distrust();
         await this.#raise(netlink);
         this.#lastRepair = { at: new Date().toISOString(), wrong };
         log.warn("repaired: {wrong}", { wrong: wrong.join(", ") });
@@ -519,9 +574,12 @@ export class Bridges {
       proxyPort: this.#options.proxyPort,
     });
     const { family, name } = FIREWALL_TABLE;
-    const opened = this.#grants.renderOpen(family, name, Date.now());
-    this.#applied = null; // until the kernel has shown it
-    this.#applied = await applyTables([firewall, this.#portTable(ports)], opened);
+    const isUntouched = this.#direct.isInSync && this.#tables.isUntouched();
+    await this.#tables.apply([firewall, this.#portTable(ports)], (isReplaced) => {
+      const opened = this.#grants.renderOpen(family, name, Date.now());
+      return isUntouched && !isReplaced ? opened : opened + this.#direct.render();
+    });
+    this.#direct.trust();
     this.#appliedPorts = portsKey(ports, this.#pins);
     log.info("rules applied: bridges {bridges}, services at {gateways}", {
       bridges: this.#covered,
@@ -547,6 +605,7 @@ export class Bridges {
       for (const listener of this.#newPinListeners) listener();
     }
     this.#grants.dropAgents(gone);
+    this.#direct.dropAgents(gone);
     return ports;
   }
 
@@ -560,14 +619,12 @@ export class Bridges {
 
   /** Brings the ports' table alone up to date: an agent that starts waits for it. */
   async #applyPorts(netlink: RouteNetlink): Promise<void> {
-    const [firewall] = this.#applied ?? [];
     const granted = this.#grants.elements().length;
     const ports = this.#isolatePorts(netlink);
     // With an agent its grants end, which are in the other table.
-    const haveGrantsEnded = this.#grants.elements().length < granted;
-    if (firewall === undefined || haveGrantsEnded) return await this.#apply(netlink);
-    this.#applied = null;
-    this.#applied = [firewall, ...await applyTables([this.#portTable(ports)])];
+    const haveGrantsEnded = this.#grants.elements().length < granted || !this.#direct.isInSync;
+    if (!this.#tables.areApplied || haveGrantsEnded) return await this.#apply(netlink);
+    await this.#tables.apply([this.#portTable(ports)]);
     this.#appliedPorts = portsKey(ports, this.#pins ?? []);
     log.info("{count} agents' ports are pinned", { count: this.#pins?.length ?? 0 });
   }
@@ -635,9 +692,8 @@ export class Bridges {
   }
 
   async #isApplied(): Promise<boolean> {
-    if (this.#applied === null) return false;
     try {
-      return await areListed(TABLES, this.#applied);
+      return await this.#tables.areInForce();
     } catch (error) {
       if (!(error instanceof OutcallError)) throw error;
       log.warn("the tables cannot be read: {reason}", { reason: error.message });

@@ -5,6 +5,7 @@
  * accept is not: this table can only take away, and it needs no order relative to Docker's chains.
  */
 import { z } from "zod";
+import { DIRECT_SETS } from "./direct.ts";
 import { interfaceName, ipv4, ipv4Subnet } from "./elements.ts";
 import { type DropPrefix, reportAndDrop, reportedSet } from "./report.ts";
 import type { Listening, Segment } from "./segment.ts";
@@ -58,6 +59,10 @@ function servicesOf(state: FirewallState): Part[][] {
   });
 }
 
+/** A grant's element, of a packet towards its destination and of one that comes from there. */
+const TO_DESTINATION = "ip saddr . ip daddr . meta l4proto . th dport";
+const FROM_DESTINATION = "ip daddr . ip saddr . meta l4proto . th sport";
+
 // A packet that fits several rules is counted by the first, so the order of the drops is the order
 // of how much each one explains.
 const FORWARD: readonly NftRule[] = [
@@ -74,22 +79,38 @@ const FORWARD: readonly NftRule[] = [
     "agent to outside in mid-connection",
   ),
   {
-    match: "iifname @bridges ct state new ip saddr . ip daddr . meta l4proto . th dport @grants",
+    match: `iifname @bridges ct state new ${TO_DESTINATION} @grants`,
     statements: "counter",
     verdict: "accept",
     comment: "new connection by a grant",
   },
   {
-    match: "iifname @bridges ct state established ct direction original " +
-      "ip saddr . ip daddr . meta l4proto . th dport @granted",
+    match: `iifname @bridges ct state established ct direction original ${TO_DESTINATION} @granted`,
     verdict: "accept",
     comment: "connection of a grant",
   },
   {
-    match: "oifname @bridges ct state established ct direction reply " +
-      "ip daddr . ip saddr . meta l4proto . th sport @granted",
+    match: `oifname @bridges ct state established ct direction reply ${FROM_DESTINATION} @granted`,
     verdict: "accept",
     comment: "answer to a connection of a grant",
+  },
+  {
+    match: `iifname @bridges ct state new ${TO_DESTINATION} @${DIRECT_SETS.begin}`,
+    statements: "counter",
+    verdict: "accept",
+    comment: "new connection to what DNS answered",
+  },
+  {
+    match: `iifname @bridges ct state established ct direction original ${TO_DESTINATION} ` +
+      `@${DIRECT_SETS.goOn}`,
+    verdict: "accept",
+    comment: "connection to what DNS answered",
+  },
+  {
+    match: `oifname @bridges ct state established ct direction reply ${FROM_DESTINATION} ` +
+      `@${DIRECT_SETS.goOn}`,
+    verdict: "accept",
+    comment: "answer to a connection to what DNS answered",
   },
   {
     // Without it a connection hangs where a link on the way carries only smaller packets.
@@ -131,9 +152,14 @@ const INPUT_FROM_AGENTS: readonly NftRule[] = [
 
 const MASQUERADE: readonly NftRule[] = [
   {
-    match: "oifname != @bridges ip saddr . ip daddr . meta l4proto . th dport @granted",
+    match: `oifname != @bridges ${TO_DESTINATION} @granted`,
     verdict: "masquerade",
     comment: "agents with a grant appear as the host",
+  },
+  {
+    match: `oifname != @bridges ${TO_DESTINATION} @${DIRECT_SETS.goOn}`,
+    verdict: "masquerade",
+    comment: "agents that connect to what DNS answered appear as the host",
   },
 ];
 
@@ -236,6 +262,21 @@ export function firewallTable(state: FirewallState): NftTable {
         flags: ["interval"],
         comment: "whose connections to where may go on",
         elements: state.granted,
+      },
+      {
+        name: DIRECT_SETS.begin,
+        type: [...GRANT],
+        flags: ["timeout"],
+        comment: "who may open a connection to what DNS answered",
+        elements: null,
+      },
+      {
+        name: DIRECT_SETS.goOn,
+        type: [...GRANT],
+        // Its elements have none; the flag says that they come and go between two looks at the table.
+        flags: ["timeout"],
+        comment: "whose connections to what DNS answered may go on",
+        elements: null,
       },
       reportedSet(["ifname", "ipv4_addr"]),
     ],

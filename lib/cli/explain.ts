@@ -10,7 +10,7 @@ import { header, words } from "./values.ts";
 export function addExplainCommand(rules: CommandUnknownOpts, run: Run): void {
   rules.command("explain")
     .description(
-      "explain what the rules say to a request, layer by layer: give --url, --dns, --connect or --tool; sends nothing",
+      "explain what the rules say to a request, layer by layer: give --url, --dns, --connect, --direct or --tool; sends nothing",
     )
     .option("--agent <name>", "as the agent of this name")
     .option("--url <url>", "a request to an http or https URL")
@@ -19,6 +19,7 @@ export function addExplainCommand(rules: CommandUnknownOpts, run: Run): void {
     .option("--dns <name>", "a name to be resolved")
     .option("--type <type>", "record type of --dns (default: A)")
     .option("--connect <host:port>", "a tunnel through the proxy (port 443 unless given)")
+    .option("--direct <host:port>", "a connection past the proxy (443 unless given; host:port/udp)")
     .option("--tool <name>", "a tool to be run")
     .option("--args <words>", "arguments of --tool, separated by spaces", words)
     .option("--cwd <path>", "working directory of --tool")

@@ -48,13 +48,15 @@ export function addGrantCommands(program: CommandUnknownOpts, run: Run): void {
         { header: "ID", width: 8 },
         { header: "AGENT", width: 16 },
         { header: "DESTINATION", width: 28 },
-        { header: "EXPIRES IN", width: 0 },
+        { header: "EXPIRES IN", width: 10 },
+        { header: "BY", width: 0 },
       ];
       const rows = rules.map((grant) => [
         grant.id,
         grant.container || grant.src_ip,
         where(grant),
         `${grant.expires_in_secs} s`,
+        grant.source === "dns" ? `look-up of ${grant.hosts.join(", ")}` : "operator",
       ]);
       return {
         json: { rules },

@@ -21,6 +21,9 @@ export function stepLines(
   if (rule !== null && reason === "rule_error") {
     return [`${verdict}rule ${place(rule)} fails, which blocks: ${error}`, ...clauses];
   }
+  if (rule !== null && reason === "proxy_only") {
+    return [`${verdict}rule ${place(rule)} allows it through the proxy alone`, ...clauses];
+  }
   if (rule !== null) {
     return [`${verdict}rule ${place(rule)} allows the host, but not this port`, ...clauses];
   }

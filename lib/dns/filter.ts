@@ -6,16 +6,19 @@
  */
 import type { Agent, AgentDirectory } from "../agents.ts";
 import type { Decision, NewDecision, Reason } from "../decision.ts";
-import { messageOf } from "../errors.ts";
+import { messageOf, OutcallError } from "../errors.ts";
 import { logger } from "../log.ts";
 import type { Hostname } from "../net/host.ts";
+import { Ip } from "../net/ip.ts";
 import { restrictedRange } from "../net/restricted.ts";
 import type { Judge, Judgement } from "../policy.ts";
+import type { DirectTerms } from "../rules/types.ts";
 import { admitRecords, signedType } from "./answer.ts";
 import { buildRefusal, buildReply, type Ede, type Reply, udpReplyLimitBytes } from "./build.ts";
 import { ExtendedError, MAX_MESSAGE_BYTES, Rcode, RecordType, typeName } from "./codes.ts";
 import type { LookupLimits } from "./limits.ts";
 import type { ParsedQuery, Query, ResourceRecord } from "./message.ts";
+import { type AddressOpener, lifeSecsOf, type OpenedAddresses } from "./opener.ts";
 import { hostnameOf, isWithin, nameText, type WireName } from "./name.ts";
 import { parseQuery } from "./parse.ts";
 import { judgeName, refusedAlias } from "./policy.ts";
@@ -44,6 +47,7 @@ export interface FilterParts {
   readonly decisions: DecisionRecorder;
   readonly resolver: AnswerSource;
   readonly limits: LookupLimits;
+  readonly opener: AddressOpener;
 }
 
 /** Thrown by a part that cannot do its work in this isolate: another one has to handle the packet. */
@@ -124,6 +128,14 @@ interface Outcome {
   readonly judgement?: Judgement | null;
   /** See {@linkcode Decision.upstreamMs}. */
   readonly upstreamMs?: number | null;
+}
+
+/** Records that the address policy admits, and what they come from. */
+interface Passing {
+  readonly resolution: Resolution;
+  /** With the TTLs of this moment. */
+  readonly answers: readonly ResourceRecord[];
+  readonly authority: readonly ResourceRecord[];
 }
 
 /** The data of our SOA. */
@@ -293,7 +305,7 @@ export class DnsFilter implements PacketHandler {
     asked: AskedName,
     resolving: Promise<Resolution>,
     resolvedType: number,
-  ): Promise<Uint8Array> {
+  ): Promise<Uint8Array | null> {
     let resolution: Resolution;
     try {
       resolution = await resolving;
@@ -315,18 +327,21 @@ export class DnsFilter implements PacketHandler {
     judgement: Judgement,
     resolution: Resolution,
     resolvedType: number,
-  ): Uint8Array {
-    const { query, source, agent } = asked;
-    const { answer, ageSecs, upstreamMs } = resolution;
+  ): Handled {
+    const { query, agent } = asked;
+    const { answer, ageSecs } = resolution;
     const { name, type } = query.question;
     const refused = refusedAlias(this.#parts.judge, agent, answer.aliases, type);
     if (refused?.kind === "blocked") return this.#blockBy(asked, refused.judgement);
     if (refused?.kind === "unreadable") return this.#fail(asked, "upstream_failed", judgement);
 
     const allowPrivateIps = judgement.verdict.egress?.allowPrivateIps ?? false;
+    const direct = judgement.verdict.dns?.direct;
+    // Only what an A query tells is opened, so hints would lead nowhere.
+    const areUsable = direct === undefined || type === RecordType.A;
     const admitted = admitRecords(
       answer.answers,
-      (address) => allowPrivateIps || restrictedRange(address) === null,
+      (address) => areUsable && (allowPrivateIps || restrictedRange(address) === null),
     );
     let { records } = admitted;
     let { authority } = answer;
@@ -338,15 +353,82 @@ export class DnsFilter implements PacketHandler {
     ) {
       return this.#fail(asked, "restricted_address", judgement);
     }
-    const { reason } = judgement.verdict;
-    this.#record({ ...asked, verdict: "allow", reason, judgement, upstreamMs });
-    return render(query, source, {
-      rcode: answer.rcode,
-      authoritative: false,
+    const passing: Passing = {
+      resolution,
       answers: aged(records, ageSecs),
       authority: aged(authority, ageSecs),
+    };
+    return direct !== undefined && type === RecordType.A
+      ? this.#open(asked, judgement, passing, direct)
+      : this.#allow(asked, judgement, passing);
+  }
+
+  #allow(asked: AskedName, judgement: Judgement, passing: Passing): Uint8Array {
+    const { answers, authority, resolution: { answer, upstreamMs } } = passing;
+    const { reason } = judgement.verdict;
+    this.#record({ ...asked, verdict: "allow", reason, judgement, upstreamMs });
+    return render(asked.query, asked.source, {
+      rcode: answer.rcode,
+      authoritative: false,
+      answers,
+      authority,
       ede: null,
     });
+  }
+
+  /** Decision D12: what the rules open of an answer is open before the answer leaves. */
+  #open(
+    asked: AskedName,
+    judgement: Judgement,
+    passing: Passing,
+    { openings, isOnly }: DirectTerms,
+  ): Handled {
+    const { agent, hostname } = asked;
+    const addresses = passing.answers.filter(({ type }) => type === RecordType.A)
+      .map(({ data }) => Ip.fromBytes(data));
+    if (addresses.length === 0) return this.#allow(asked, judgement, passing);
+    const lifeSecs = lifeSecsOf(Math.min(...passing.answers.map(({ ttlSecs }) => ttlSecs)));
+    if (lifeSecs === null) {
+      return isOnly
+        ? this.#fail(asked, "zero_ttl", judgement)
+        : this.#allow(asked, judgement, passing);
+    }
+    const learned = { agent, hostname, addresses, openings, lifeSecs };
+    return this.#whenOpened(asked, passing, this.#parts.opener.open(learned));
+  }
+
+  async #whenOpened(
+    asked: AskedName,
+    passing: Passing,
+    opening: Promise<OpenedAddresses>,
+  ): Promise<Uint8Array> {
+    let opened: OpenedAddresses;
+    try {
+      opened = await opening;
+    } catch (thrown) {
+      if (!(thrown instanceof OutcallError)) throw thrown;
+      log.warn("{host} is not answered: {why}", { host: asked.hostname.name, why: thrown.message });
+      return this.#fail(asked, "grant_failed", this.#judge(asked));
+    }
+    // The policy may have changed meanwhile.
+    const judgement = this.#judge(asked);
+    if (!judgement.verdict.allowed) return this.#blockBy(asked, judgement);
+    const { addresses, lifeSecs, refusal } = opened;
+    const isOnly = judgement.verdict.dns?.direct?.isOnly ?? false;
+    if (isOnly && addresses.size === 0 && refusal !== null) {
+      const { reason, judgement: refusing } = refusal;
+      return refusing?.verdict.allowed === false
+        ? this.#block(asked, reason, refusing)
+        : this.#fail(asked, reason, refusing ?? judgement);
+    }
+    const { records } = admitRecords(
+      passing.answers,
+      (address) => !isOnly || addresses.has(address.text),
+    );
+    const answers = addresses.size === 0
+      ? records
+      : records.map((record) => ({ ...record, ttlSecs: Math.min(record.ttlSecs, lifeSecs) }));
+    return this.#allow(asked, judgement, { ...passing, answers });
   }
 
   #blockBy(asked: Asked, judgement: Judgement): Uint8Array {

@@ -16,6 +16,7 @@ import { DnsFilter, type FilterCounters } from "./filter.ts";
 import { LookupLimits } from "./limits.ts";
 import type { Listener } from "./listener.ts";
 import { lookupAddresses } from "./lookup.ts";
+import type { AddressOpener } from "./opener.ts";
 import { Admission, QueryBuckets, type QueryRate } from "./rate.ts";
 import { type AnswerSource, Resolver } from "./resolver.ts";
 import { listenTcp } from "./tcp.ts";
@@ -44,6 +45,7 @@ export interface DnsServerOptions {
   readonly agents: AgentDirectory;
   readonly judge: Judge;
   readonly decisions: DecisionLog;
+  readonly opener: AddressOpener;
 }
 
 type Transport = "udp" | "tcp";
@@ -96,7 +98,7 @@ export class DnsServer implements GatewayService, DnsService {
   readonly #listeners = new Map<string, readonly Listener[]>();
 
   constructor(options: DnsServerOptions) {
-    const { agents, judge, decisions, queryRate } = options;
+    const { agents, judge, decisions, queryRate, opener } = options;
     this.#options = options;
     this.#upstream = new UpstreamClient(options.upstreams, options.upstreamTimeoutMs);
     this.#resolver = new Resolver(this.#cache, this.#upstream);
@@ -111,6 +113,7 @@ export class DnsServer implements GatewayService, DnsService {
       decisions,
       resolver: this.#sharing(),
       limits: this.#limits,
+      opener,
     });
     this.#admission = new Admission(this.#filter, new QueryBuckets(queryRate));
   }

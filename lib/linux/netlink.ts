@@ -206,6 +206,16 @@ export function parseAcknowledgement(message: NetlinkMessage): Acknowledgement {
   return { errno, detail: text === undefined ? undefined : readCString(text) };
 }
 
+/** One message of {@linkcode NetlinkSocket.batch}. */
+export interface BatchMessage {
+  readonly type: number;
+  /** Beside NLM_F_REQUEST. */
+  readonly flags: number;
+  readonly body: Uint8Array;
+  /** The kernel is to acknowledge it. */
+  readonly acknowledged?: boolean;
+}
+
 const AF_NETLINK = 16;
 const SOCK_RAW = 3;
 /** Child processes, such as nft, must not inherit the socket. */
@@ -309,6 +319,37 @@ export class NetlinkSocket implements Disposable {
    */
   request(operation: string, type: number, flags: number, body: Uint8Array): void {
     this.#exchange(operation, type, NLM_F_REQUEST | NLM_F_ACK | flags, body);
+  }
+
+  /**
+   * Sends several messages as one datagram, which the kernel takes as one transaction where its
+   * protocol has such, and waits for the last one's acknowledgement.
+   * @param messages Type, further flags, and body of each; `acknowledged` marks the one whose
+   * success stands for all.
+   * @throws SystemError with the kernel's first error; NetlinkFormatError when the answer is
+   * malformed.
+   */
+  batch(operation: string, messages: readonly BatchMessage[]): void {
+    const first = (this.#sequence + 1) >>> 0;
+    let awaited = first;
+    const datagram = concat(...messages.map(({ type, flags, body, acknowledged }) => {
+      const sequence = this.#sequence = (this.#sequence + 1) >>> 0;
+      if (acknowledged === true) awaited = sequence;
+      const all = NLM_F_REQUEST | flags | (acknowledged === true ? NLM_F_ACK : 0);
+      return encodeMessage({ type, flags: all, sequence, portId: 0, body });
+    }));
+    checked(operation, Number(libc.send(this.#fd, datagram, BigInt(datagram.length), 0)));
+    const own = this.#sequence - first;
+    for (let answers = 0; answers <= MAX_ANSWER_MESSAGES; answers++) {
+      for (const message of this.#receive(operation)) {
+        // What is left of an earlier request.
+        if ((message.sequence - first) >>> 0 > own || message.type !== NLMSG_ERROR) continue;
+        const { errno, detail } = parseAcknowledgement(message);
+        if (errno !== 0) throw new SystemError(operation, errno, detail);
+        if (message.sequence === awaited) return;
+      }
+    }
+    throw new NetlinkFormatError(`${operation}: the answer does not end`);
   }
 
   /**

@@ -5,24 +5,25 @@ import type { Candidates } from "./index.ts";
 import { PENDING_FACTS } from "./language.ts";
 import { CAN_BE_TRUE, Evaluation, FAILED, type Outcome, TRUE } from "./outcome.ts";
 import type { CompiledRule, Policy } from "./policy.ts";
+import { DEFAULT_PORT, MAX_OPENINGS } from "./ports.ts";
 import {
   DEFAULT_EGRESS,
+  type DnsTerms,
   type Facts,
   type Layer,
+  type Opening,
   type RuleFailure,
   type RuleRef,
   type Verdict,
   type VerdictReason,
 } from "./types.ts";
 
-/** Decision D25: what a tunnel may reach when neither `egress.ports` nor the condition says more. */
-const DEFAULT_TUNNEL_PORT = 443;
-
 /** Layers whose facts describe a connection to a port. */
-const PORT_LAYERS: ReadonlySet<Layer> = new Set<Layer>(["connect", "sni", "http", "dial"]);
+const PORT_LAYERS: ReadonlySet<Layer> = new Set<Layer>(["grant", "connect", "sni", "http", "dial"]);
 
-function isTunnel(layer: Layer, facts: Facts): boolean {
-  return layer === "connect" || layer === "sni" ||
+/** Whether nobody will see what is sent, so that the port must be meant. */
+function isOpaque(layer: Layer, facts: Facts): boolean {
+  return layer === "grant" || layer === "connect" || layer === "sni" ||
     (layer === "dial" && facts.http?.method === "CONNECT");
 }
 
@@ -33,17 +34,33 @@ function conditionAdmitsPort(rule: CompiledRule, layer: Layer, facts: Facts): bo
   return rule.portTest(new Evaluation(facts, pending), withoutPort);
 }
 
+/** Decision D12: TCP, and UDP where the condition says so. All other layers have TCP alone. */
+function admitsProtocol(rule: CompiledRule, layer: Layer, facts: Facts): boolean {
+  if (layer !== "grant" || facts.network?.protocol === "tcp") return true;
+  const { protocol: _protocol, ...network } = facts.network ?? {};
+  const pending = PENDING_FACTS[layer];
+  const withoutProtocol = new Evaluation({ ...facts, network }, pending);
+  return rule.protocolTest(new Evaluation(facts, pending), withoutProtocol);
+}
+
 function admitsPort(rule: CompiledRule, layer: Layer, facts: Facts): boolean {
   if (!PORT_LAYERS.has(layer)) return true;
   const port = facts.network?.port;
   const ports = rule.egress?.ports;
   if (ports !== undefined) return port !== undefined && ports.includes(port);
-  return !isTunnel(layer, facts) || port === DEFAULT_TUNNEL_PORT ||
+  return !isOpaque(layer, facts) || port === DEFAULT_PORT ||
     conditionAdmitsPort(rule, layer, facts);
 }
 
 function ref(rule: CompiledRule): RuleRef {
   return { id: rule.id, file: rule.file, line: rule.line };
+}
+
+function distinct(openings: readonly Opening[]): readonly Opening[] {
+  const byKey = new Map(
+    openings.map((opening) => [`${opening.port} ${opening.protocol}`, opening]),
+  );
+  return [...byKey.values()].slice(0, MAX_OPENINGS);
 }
 
 /**
@@ -81,7 +98,7 @@ class Judgement {
         if (outcome === TRUE) return this.#blocked("rule", rule);
         if (outcome === FAILED) return this.#blocked("rule_error", rule);
       } else if ((outcome & CAN_BE_TRUE) !== 0) {
-        if (admitsPort(rule, this.layer, this.facts)) return this.#allowed(rule);
+        if (this.#admitsConnection(rule)) return this.#allowed(rule);
         onlyPort ??= rule;
       }
     }
@@ -119,6 +136,11 @@ class Judgement {
     return position < 0 ? null : this.policy.rules[position] ?? null;
   }
 
+  #admitsConnection(rule: CompiledRule): boolean {
+    return admitsPort(rule, this.layer, this.facts) &&
+      admitsProtocol(rule, this.layer, this.facts);
+  }
+
   #evaluate(rule: CompiledRule): Outcome {
     const outcome = rule.evaluate(this.#evaluation);
     if (outcome === FAILED && this.#failures.length < MAX_FAILURES) {
@@ -129,6 +151,9 @@ class Judgement {
 
   #allowed(rule: CompiledRule): Verdict {
     const egress = rule.egress ?? DEFAULT_EGRESS;
+    if (this.layer === "grant" && egress.mode !== "direct_ip") {
+      return this.#blocked("proxy_only", rule);
+    }
     const verdict: Verdict = { allowed: true, reason: "rule", rule: ref(rule), egress };
     return this.#finish(this.layer === "dns" ? this.#withDnsTerms(verdict, rule) : verdict);
   }
@@ -143,6 +168,8 @@ class Judgement {
     let allowPrivateIps = false;
     let namesRecordType = false;
     let namesHost = false;
+    let isDirectOnly = true;
+    const openings: Opening[] = [];
     for (let rule: CompiledRule | null = deciding; rule !== null; rule = this.#next()) {
       const outcome = rule === deciding ? TRUE : this.#evaluate(rule);
       if (rule.action === "block") {
@@ -151,12 +178,17 @@ class Judgement {
         allowPrivateIps ||= rule.egress?.allowPrivateIps ?? false;
         namesRecordType ||= rule.mentionsRecordType;
         namesHost ||= rule.hosts?.exact.has(host) ?? false;
+        isDirectOnly &&= rule.egress?.mode === "direct_ip";
+        openings.push(...rule.openings);
       }
     }
+    const dns: DnsTerms = { namesRecordType, namesHost };
     return {
       ...verdict,
       egress: { ...egress, allowPrivateIps },
-      dns: { namesRecordType, namesHost },
+      dns: openings.length === 0
+        ? dns
+        : { ...dns, direct: { openings: distinct(openings), isOnly: isDirectOnly } },
     };
   }
 

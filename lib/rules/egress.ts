@@ -1,6 +1,7 @@
 /** The shape of a rule's `egress` block. */
 import { isMap, isScalar, isSeq } from "yaml";
 import { describe, type NodeReader } from "./nodes.ts";
+import { MAX_OPENINGS } from "./ports.ts";
 import { DEFAULT_EGRESS, type Egress } from "./types.ts";
 
 const EGRESS_FIELDS = ["mode", "ports", "allow_private_ips", "tls"];
@@ -33,13 +34,20 @@ export function readEgress(
     return null;
   }
   const fields = reader.fields(node, EGRESS_FIELDS, "'egress'");
-  checkMode(fields.get("mode"), reader);
+  const mode = readMode(fields.get("mode"), reader);
   const ports = readPorts(fields.get("ports"), reader);
+  if (mode === "direct_ip" && ports !== null && ports.length > MAX_OPENINGS) {
+    reader.error(fields.get("ports"), {
+      code: "rules.egress_ports",
+      message: `a direct_ip rule may name ${MAX_OPENINGS} ports, not ${ports.length}`,
+      hint: "Each one is opened by itself. Name those that are needed, or use mode: proxy.",
+    });
+  }
   const tls = fields.has("tls")
     ? reader.choice(fields.get("tls"), "'tls'", ["sni", "any"] as const)
     : DEFAULT_EGRESS.tls;
   return {
-    mode: "proxy",
+    mode,
     ...(ports === null ? {} : { ports }),
     allowPrivateIps: reader.boolean(
       fields.get("allow_private_ips"),
@@ -50,22 +58,18 @@ export function readEgress(
   };
 }
 
-function checkMode(node: unknown, reader: NodeReader): void {
-  if (node === undefined) return;
+function readMode(node: unknown, reader: NodeReader): Egress["mode"] {
+  if (node === undefined) return DEFAULT_EGRESS.mode;
   const mode = reader.choice(node, "'mode'", ["proxy", "direct_ip", "intercept"] as const);
-  if (mode === "direct_ip") {
-    reader.error(node, {
-      code: "rules.egress_mode",
-      message: "mode 'direct_ip' is not available: this version opens nothing in the kernel",
-      hint: "Use mode: proxy.",
-    });
-  } else if (mode === "intercept") {
+  if (mode === "direct_ip") return mode;
+  if (mode === "intercept") {
     reader.error(node, {
       code: "rules.egress_mode",
       message: "mode 'intercept' needs a certificate authority, and none is loaded",
       hint: "Use mode: proxy; HTTPS is then matched by host name.",
     });
   }
+  return DEFAULT_EGRESS.mode;
 }
 
 /** Destination ports, or null where none are given. */

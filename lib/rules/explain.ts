@@ -187,7 +187,8 @@ function explainStep(policy: Policy, step: JudgedStep): ExplainedStep {
   const evaluation = new Evaluation(step.facts, PENDING_FACTS[step.layer]);
   const { verdict } = step;
   const rule = verdict.rule === null ? undefined : policy.byId.get(verdict.rule.id);
-  const isDecided = verdict.reason === "rule" || verdict.reason === "rule_error";
+  const isDecided = verdict.reason === "rule" || verdict.reason === "rule_error" ||
+    verdict.reason === "proxy_only";
   return {
     layer: step.layer,
     facts: step.facts,

@@ -82,7 +82,8 @@ export const PENDING_FACTS: Readonly<Record<Layer, ReadonlySet<FactName>>> = {
   connect: ADDRESS_PENDING,
   sni: ADDRESS_PENDING,
   http: ADDRESS_PENDING,
-  grant: NOTHING_PENDING,
+  // Known when a grant is made; open in a question that names no address.
+  grant: ADDRESS_PENDING,
   dial: NOTHING_PENDING,
   agent: NOTHING_PENDING,
   container: NOTHING_PENDING,

@@ -12,6 +12,7 @@ import { FACT_NAMES, type FactName, PENDING_FACTS } from "./language.ts";
 import { LIMITS } from "./limits.ts";
 import { CAN_BE_TRUE, Evaluation } from "./outcome.ts";
 import type { CompiledRule, Policy } from "./policy.ts";
+import { MAX_OPENINGS } from "./ports.ts";
 import type { Facts } from "./types.ts";
 
 /** A name that no rule can be about. */
@@ -291,15 +292,21 @@ function isForPort80(rule: CompiledRule, host: string): boolean {
   return !canCount(rule, toHttps, OPEN_FACTS);
 }
 
+/** A host that the rule is about. */
+function someHost(rule: CompiledRule): string {
+  const hosts = hostsOf(rule.expr);
+  if (hosts === null) return PROBE_HOST;
+  const [exact] = hosts.exact;
+  const [parent] = hosts.under;
+  return exact ?? (parent === undefined ? PROBE_HOST : `probe.${parent}`);
+}
+
 function lintTunnel(rule: CompiledRule): Diagnostic[] {
   const hidden = [...HIDDEN_FACTS, "http.method" as const].filter((fact) =>
     mentions(rule.expr, fact)
   );
   if (hidden.length === 0) return [];
-  const hosts = hostsOf(rule.expr);
-  const host = hosts === null
-    ? PROBE_HOST
-    : [...hosts.exact][0] ?? [...hosts.under].map((parent) => `probe.${parent}`)[0] ?? PROBE_HOST;
+  const host = someHost(rule);
   const plain = canCount(rule, hostFacts(host), OPEN_FACTS);
   if (!plain || canCount(rule, tunnelFacts(host), TUNNEL_FACTS)) return [];
   if (isForPort80(rule, host)) return [];
@@ -317,6 +324,32 @@ function lintTunnel(rule: CompiledRule): Diagnostic[] {
       `never blocks HTTPS: nobody sees ${seen} inside a tunnel`,
       "For HTTPS, allow only hosts whose every path may be used.",
     )];
+}
+
+/** What is open when an address is about to be opened to some agent. */
+const GRANT_FACTS: ReadonlySet<FactName> = new Set<FactName>([
+  "network.ip",
+  "agent.name",
+  "dns.record_type",
+]);
+
+/** A `direct_ip` rule that opens no port, or not all that it names. */
+function lintDirect(rule: CompiledRule): Diagnostic[] {
+  if (rule.openings.length === 0) return [];
+  const host = someHost(rule);
+  const opens = rule.openings.some(({ protocol, port }) => {
+    const facts = { ...hostFacts(host), network: { hostname: host, protocol, port } };
+    return canCount(rule, facts, GRANT_FACTS);
+  });
+  if (!opens) {
+    const message = "never opens anything past the proxy, though its mode is direct_ip";
+    const hint =
+      "Name ports by == or in, or in egress.ports; nobody sees method, path and headers.";
+    return [warning(rule, "lint.direct_nothing", message, hint)];
+  }
+  if (rule.openings.length < MAX_OPENINGS) return [];
+  const message = `opens no more than its first ${MAX_OPENINGS} ports past the proxy`;
+  return [warning(rule, "lint.direct_ports", message, "Name the ports that are needed.")];
 }
 
 function samePorts(a: CompiledRule, b: CompiledRule): boolean {
@@ -369,6 +402,7 @@ export function lint(policy: Policy): Diagnostic[] {
       ...lintNever(rule),
       ...lintHosts(rule),
       ...lintTunnel(rule),
+      ...lintDirect(rule),
       ...lintHidden(policy, rule, position),
     ]),
     ...lintCost(policy),

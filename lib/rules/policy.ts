@@ -5,8 +5,8 @@
 import { compileCondition, type Condition } from "./evaluate.ts";
 import { HostIndex, type HostSet, hostsOf, type RuleIndex } from "./index.ts";
 import { type Expr, mentions } from "./ir.ts";
-import { compilePortTest, type PortTest } from "./ports.ts";
-import type { Egress, RuleRef } from "./types.ts";
+import { type AdmissionTest, compileAdmissionTest, openingsOf } from "./ports.ts";
+import type { Egress, Opening, RuleRef } from "./types.ts";
 
 /** One rule as plain data. */
 export interface RuleData extends RuleRef {
@@ -44,7 +44,10 @@ export interface PolicyData {
 /** One rule, ready to be evaluated. */
 export interface CompiledRule extends RuleData {
   readonly evaluate: Condition;
-  readonly portTest: PortTest;
+  readonly portTest: AdmissionTest;
+  readonly protocolTest: AdmissionTest;
+  /** What a `direct_ip` rule may open; empty for others. */
+  readonly openings: readonly Opening[];
   /** The condition reads `dns.record_type`. */
   readonly mentionsRecordType: boolean;
   /** See {@linkcode hostsOf}. */
@@ -68,7 +71,9 @@ export function buildPolicy(data: PolicyData): Policy {
   const rules = data.rules.map((rule) => ({
     ...rule,
     evaluate: compileCondition(rule.expr),
-    portTest: compilePortTest(rule.expr),
+    portTest: compileAdmissionTest(rule.expr, "network.port"),
+    protocolTest: compileAdmissionTest(rule.expr, "network.protocol"),
+    openings: openingsOf(rule.egress, rule.expr),
     mentionsRecordType: mentions(rule.expr, "dns.record_type"),
     hosts: hostsOf(rule.expr),
   }));

@@ -35,13 +35,15 @@ export interface TestResult {
 
 /** How a test without a name is called. */
 export function nameOf(request: RequestSpec): string {
-  const { url, dns, connect, tool, agent } = request;
+  const { url, dns, connect, direct, tool, agent } = request;
   const what = url !== undefined
     ? `${request.method ?? "GET"} ${url}`
     : dns !== undefined
     ? `DNS ${dns}`
     : connect !== undefined
     ? `CONNECT ${connect}`
+    : direct !== undefined
+    ? `direct ${direct}`
     : [tool, ...request.args ?? []].join(" ");
   return agent === undefined ? what : `${what} by ${agent}`;
 }

@@ -1,39 +1,79 @@
-/** Which rules admit a port by their condition (decision D25). */
+/**
+ * Ports and protocols that rules admit: by their conditions (decision D25), and of `direct_ip` rules
+ * those that may be opened in the kernel (decision D12).
+ */
 import { compileCondition } from "./evaluate.ts";
-import { type Expr, mentions } from "./ir.ts";
+import { type Expr, mentions, parts } from "./ir.ts";
 import { CAN_BE_TRUE, type Evaluation, TRUE } from "./outcome.ts";
+import type { Egress, Opening } from "./types.ts";
+
+/** Decision D25: what a rule reaches when neither `egress.ports` nor its condition says more. */
+export const DEFAULT_PORT = 443;
+
+/** Facts that a rule admits a value of by comparing them. */
+export type AdmittedFact = "network.port" | "network.protocol";
 
 /**
- * Whether a comparison of `network.port` is among the reasons why a condition counts. Asked only for a
- * condition that does count, with the facts as they are and with the same facts but the port.
+ * Whether a comparison of one fact is among the reasons why a condition counts. Asked only for a
+ * condition that does count, with the facts as they are and with the same facts but that one.
  *
  * `http.host == "a" || (http.host == "b" && network.port == 22)` counts for every port of a, and no
  * comparison is a reason for that: it opens port 22 of b, and of a nothing but the default.
  */
-export type PortTest = (evaluation: Evaluation, withoutPort: Evaluation) => boolean;
+export type AdmissionTest = (evaluation: Evaluation, withoutFact: Evaluation) => boolean;
 
 /** Compiles the test for one condition. */
-export function compilePortTest(expr: Expr): PortTest {
-  if (!mentions(expr, "network.port")) return () => false;
+export function compileAdmissionTest(expr: Expr, fact: AdmittedFact): AdmissionTest {
+  if (!mentions(expr, fact)) return () => false;
   switch (expr.op) {
     case "and": {
       // All items count, or the whole would not.
-      const tests = expr.items.map(compilePortTest);
-      return (evaluation, withoutPort) => tests.some((test) => test(evaluation, withoutPort));
+      const tests = expr.items.map((item) => compileAdmissionTest(item, fact));
+      return (evaluation, withoutFact) => tests.some((test) => test(evaluation, withoutFact));
     }
     case "or": {
       const items = expr.items.map((item) => ({
         condition: compileCondition(item),
-        test: compilePortTest(item),
+        test: compileAdmissionTest(item, fact),
       }));
-      return (evaluation, withoutPort) =>
+      return (evaluation, withoutFact) =>
         items.some(({ condition, test }) =>
-          (condition(evaluation) & CAN_BE_TRUE) !== 0 && test(evaluation, withoutPort)
+          (condition(evaluation) & CAN_BE_TRUE) !== 0 && test(evaluation, withoutFact)
         );
     }
     default: {
       const condition = compileCondition(expr);
-      return (_evaluation, withoutPort) => condition(withoutPort) !== TRUE;
+      return (_evaluation, withoutFact) => condition(withoutFact) !== TRUE;
     }
   }
+}
+
+/** What one `direct_ip` rule may have tried for each address: an agent has 256 grants. */
+export const MAX_OPENINGS = 64;
+
+/** Constants that a condition compares `network.port` with, by `==` or `in`, anywhere in it. */
+function* comparedPorts(expr: Expr): Generator<number> {
+  for (const part of parts(expr)) yield* comparedPorts(part);
+  if (expr.op !== "==" && expr.op !== "in") return;
+  for (const [a, b] of [[expr.left, expr.right], [expr.right, expr.left]] as const) {
+    if (a.op !== "fact" || a.name !== "network.port" || b.op !== "constant") continue;
+    const values: readonly unknown[] = Array.isArray(b.value) ? b.value : [b.value];
+    for (const value of values) {
+      if (typeof value === "number" && value >= 1 && value <= 65_535) yield value;
+    }
+  }
+}
+
+/**
+ * What to judge for each address that an allowed name resolves to. A condition cannot be turned into
+ * the ports that it admits; those that it names are tried, and judged like any attempt.
+ * @returns none for rules of another mode; more than {@linkcode MAX_OPENINGS} are cut off.
+ */
+export function openingsOf(egress: Egress | null, expr: Expr): readonly Opening[] {
+  if (egress?.mode !== "direct_ip") return [];
+  const ports = egress.ports ?? [DEFAULT_PORT, ...comparedPorts(expr)];
+  const protocols = mentions(expr, "network.protocol") ? ["tcp", "udp"] as const : ["tcp"] as const;
+  return [...new Set(ports)]
+    .flatMap((port) => protocols.map((protocol) => ({ protocol, port })))
+    .slice(0, MAX_OPENINGS);
 }

@@ -6,7 +6,7 @@ import { Hostname, parseHost } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";
 import type { Facts, Layer } from "./types.ts";
 
-/** A hypothetical request: exactly one of `url`, `dns`, `connect` and `tool`. */
+/** A hypothetical request: exactly one of `url`, `dns`, `connect`, `direct` and `tool`. */
 export interface RequestSpec {
   /** http or https. */
   readonly url?: string;
@@ -20,6 +20,8 @@ export interface RequestSpec {
   readonly record_type?: string;
   /** `host` or `host:port`; default port 443. */
   readonly connect?: string;
+  /** A connection past the proxy: `host`, `host:port` or `host:port/udp`; default port 443, TCP. */
+  readonly direct?: string;
   /** A tool to be run. */
   readonly tool?: string;
   /** Of `tool`. */
@@ -86,6 +88,27 @@ export function dnsSteps(
   return [{ layer: "dns", facts }];
 }
 
+/** A connection that an agent would make past the proxy. */
+export interface DirectConnection {
+  /** Normalised, as in `Hostname.name`. */
+  readonly host: string;
+  readonly protocol: "tcp" | "udp";
+  readonly port: number;
+  readonly agentName: string;
+  /** Canonical text; undefined: open. */
+  readonly ip: string | undefined;
+}
+
+/** What is known when an address that a name resolved to is about to be opened in the kernel. */
+export function grantFacts({ host, protocol, port, agentName, ip }: DirectConnection): Facts {
+  return {
+    network: { hostname: host, port, protocol, ...(ip === undefined ? {} : { ip }) },
+    http: { host },
+    dns: { query: host, record_type: "A" },
+    agent: { name: agentName },
+  };
+}
+
 /** The last step of a connection, where the address is known. */
 function dialSteps(facts: Facts, address: string | undefined): Step[] {
   if (address === undefined) return [];
@@ -138,6 +161,19 @@ function urlSteps(text: string, spec: RequestSpec): Step[] {
   ];
 }
 
+function directSteps(text: string, spec: RequestSpec): Step[] {
+  const protocol = text.endsWith("/udp") ? "udp" : "tcp";
+  const { host, port } = hostAndPort(text.replace(/\/(tcp|udp)$/, ""));
+  // What opens the kernel is the answer to a look-up.
+  if (Ip.parse(host) !== null) throw new BadRequest(`'${text}' must begin with a host name`);
+  const agent = { name: spec.agent ?? "" };
+  const ip = addressOf(host, spec);
+  return [
+    ...dnsSteps(host, "A", agent),
+    { layer: "grant", facts: grantFacts({ host, protocol, port, agentName: agent.name, ip }) },
+  ];
+}
+
 function toolSteps(tool: string, spec: RequestSpec): Step[] {
   const args = spec.args ?? [];
   const facts: Facts = {
@@ -163,10 +199,13 @@ function lookupSteps(text: string, spec: RequestSpec): Step[] {
 
 /** The layers that a request passes, in order. */
 export function stepsOf(spec: RequestSpec): Steps {
-  const { url, dns, connect, tool } = spec;
-  const kinds = [url, dns, connect, tool].filter((each) => each !== undefined);
+  const { url, dns, connect, direct, tool } = spec;
+  const kinds = [url, dns, connect, direct, tool].filter((each) => each !== undefined);
   if (kinds.length !== 1) {
-    return { ok: false, message: "a request needs exactly one of url, dns, connect and tool" };
+    return {
+      ok: false,
+      message: "a request needs exactly one of url, dns, connect, direct and tool",
+    };
   }
   try {
     if (url !== undefined) return { ok: true, steps: urlSteps(url, spec) };
@@ -175,6 +214,7 @@ export function stepsOf(spec: RequestSpec): Steps {
       const { host, port } = hostAndPort(connect);
       return { ok: true, steps: tunnelSteps(host, port, spec) };
     }
+    if (direct !== undefined) return { ok: true, steps: directSteps(direct, spec) };
     return { ok: true, steps: toolSteps(tool ?? "", spec) };
   } catch (thrown) {
     if (thrown instanceof BadRequest) return { ok: false, message: thrown.message };

@@ -63,6 +63,7 @@ export interface Facts {
 
 /** How an allowed attempt may leave the host. */
 export interface Egress {
+  /** `proxy`: through the proxy alone. `direct_ip`: past it, too, to addresses that DNS told. */
   readonly mode: "proxy" | "direct_ip";
   /** Destination ports; absent: the layer's default (443 for CONNECT, any for plain HTTP). */
   readonly ports?: readonly number[];
@@ -90,8 +91,10 @@ export type VerdictReason =
   | "rule"
   /** A block rule failed while being evaluated, which blocks (decision D9). */
   | "rule_error"
-  /** A rule would allow the host, but not this port (decision D25). */
+  /** A rule would allow the host, but not this port or protocol (decision D25). */
   | "port"
+  /** The rule allows the host through the proxy alone (`egress.mode`). */
+  | "proxy_only"
   /** No rule matched: default deny. */
   | "default"
   /** No rule allows it, and the agent is observed: see {@linkcode withObserved}. */
@@ -100,6 +103,21 @@ export type VerdictReason =
 /** A rule whose condition could not be evaluated, and why; for the operator, never for the agent. */
 export interface RuleFailure extends RuleRef {
   readonly message: string;
+}
+
+/** What is opened towards an address in the kernel. */
+export interface Opening {
+  readonly protocol: "tcp" | "udp";
+  /** 1–65535. */
+  readonly port: number;
+}
+
+/** What an allowed name's addresses are to be opened for (`egress.mode: direct_ip`). */
+export interface DirectTerms {
+  /** To be judged at layer `grant` with each address; at least one. */
+  readonly openings: readonly Opening[];
+  /** No rule of another mode may serve this name: an address that is not opened is of no use. */
+  readonly isOnly: boolean;
 }
 
 /**
@@ -111,6 +129,8 @@ export interface DnsTerms {
   readonly namesRecordType: boolean;
   /** A rule names this very host, and not only a suffix or pattern that it matches. */
   readonly namesHost: boolean;
+  /** Absent: no `direct_ip` rule may serve this name. */
+  readonly direct?: DirectTerms;
 }
 
 /** The policy's answer for one attempt at one layer. */

@@ -158,7 +158,7 @@ Deno.test("POST /api/v1/rules/explain answers layer by layer, and strictly", () 
     const none = await explain({});
     deepEqual([none.status, field(none, "error")], [
       422,
-      "a request needs exactly one of url, dns, connect and tool",
+      "a request needs exactly one of url, dns, connect, direct and tool",
     ]);
   }));
 

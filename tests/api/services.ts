@@ -64,6 +64,8 @@ export const GRANT: ActiveGrant = {
   port: 443,
   inserted_at: "2026-04-22T10:30:00.000Z",
   expires_in_secs: 900,
+  source: "operator",
+  hosts: [],
 };
 
 /** Counters of a rule that never matched. */
@@ -182,6 +184,7 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
       explain: (request) => explain(emptyPolicy(1), request),
       explainDecision: (decision, recorded) =>
         explainDecision(decision, new PolicyHistory(), emptyPolicy(1), recorded),
+      suggest: (recorded, request) => suggest(emptyPolicy(1), recorded, request),
       diff: () => {
         throw new OutcallError(422, "rules.invalid", "the rules are not valid");
       },

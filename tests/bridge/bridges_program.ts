@@ -5,9 +5,16 @@
 import { createInterface } from "node:readline";
 import process from "node:process";
 import { Bridges, type BridgesOptions } from "../../lib/bridge/bridge.ts";
+import type { DirectTarget } from "../../lib/bridge/direct.ts";
 import type { GrantRequest } from "../../lib/bridge/grants.ts";
+import type { DirectAsk } from "../../lib/bridge/opener.ts";
 import type { Listening, Segment } from "../../lib/bridge/segment.ts";
 import { OutcallError } from "../../lib/errors.ts";
+
+/** What an answer opens, the rules' part being settled. */
+export interface DirectRequest extends Omit<DirectAsk, "targets"> {
+  readonly targets: readonly Omit<DirectTarget, "agent">[];
+}
 
 /** One call of a method. */
 export type Call =
@@ -25,6 +32,9 @@ export type Call =
   | { readonly method: "attach" | "detach"; readonly segment: Segment }
   | { readonly method: "grant"; readonly request: GrantRequest }
   | { readonly method: "revoke"; readonly id: string }
+  | { readonly method: "openDirect"; readonly requests: readonly DirectRequest[] }
+  /** Keeps what follows from these names. */
+  | { readonly method: "reviewDirect"; readonly hosts: readonly string[] }
   | { readonly method: "open"; readonly listening: Listening }
   | { readonly method: "down"; readonly attached: readonly string[] };
 
@@ -48,6 +58,14 @@ function perform(bridges: Bridges, call: Call): unknown {
       return bridges.repair(call.withTables);
     case "grant":
       return bridges.grant(call.request);
+    case "openDirect":
+      return Promise.all(
+        call.requests.map(({ targets, ...ask }) =>
+          bridges.openDirect({ ...ask, targets: () => targets })
+        ),
+      );
+    case "reviewDirect":
+      return bridges.reviewDirect((grant) => grant.hosts.some((host) => call.hosts.includes(host)));
     case "revoke":
       return bridges.revoke(call.id);
     case "open":

@@ -82,6 +82,18 @@ table inet outcall {
     }
   }
 
+  set direct {
+    type ipv4_addr . ipv4_addr . inet_proto . inet_service
+    flags timeout
+    comment "who may open a connection to what DNS answered"
+  }
+
+  set directed {
+    type ipv4_addr . ipv4_addr . inet_proto . inet_service
+    flags timeout
+    comment "whose connections to what DNS answered may go on"
+  }
+
   set reported {
     type ifname . ipv4_addr
     size 4096
@@ -139,6 +151,9 @@ table inet outcall {
     iifname @bridges ct state new ip saddr . ip daddr . meta l4proto . th dport @grants counter accept comment "new connection by a grant"
     iifname @bridges ct state established ct direction original ip saddr . ip daddr . meta l4proto . th dport @granted accept comment "connection of a grant"
     oifname @bridges ct state established ct direction reply ip daddr . ip saddr . meta l4proto . th sport @granted accept comment "answer to a connection of a grant"
+    iifname @bridges ct state new ip saddr . ip daddr . meta l4proto . th dport @direct counter accept comment "new connection to what DNS answered"
+    iifname @bridges ct state established ct direction original ip saddr . ip daddr . meta l4proto . th dport @directed accept comment "connection to what DNS answered"
+    oifname @bridges ct state established ct direction reply ip daddr . ip saddr . meta l4proto . th sport @directed accept comment "answer to a connection to what DNS answered"
     oifname @bridges ct state related icmp type destination-unreachable accept comment "error about a connection of a grant"
     iifname @bridges counter goto forward_denied comment "agent to outside"
     oifname @bridges counter goto outside_denied comment "outside to agent"
@@ -160,6 +175,7 @@ table inet outcall {
   chain masquerade_grants {
     type nat hook postrouting priority 100; policy accept;
     oifname != @bridges ip saddr . ip daddr . meta l4proto . th dport @granted masquerade comment "agents with a grant appear as the host"
+    oifname != @bridges ip saddr . ip daddr . meta l4proto . th dport @directed masquerade comment "agents that connect to what DNS answered appear as the host"
   }
 
   chain output_ipv6_block {

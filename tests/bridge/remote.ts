@@ -1,12 +1,13 @@
 /** A handle on the real `Bridges` inside a lab machine. */
 import type { BridgeStatus } from "../../lib/api/services.ts";
 import type { BridgesOptions } from "../../lib/bridge/bridge.ts";
+import type { Opened } from "../../lib/bridge/direct.ts";
 import type { Grant, GrantRequest } from "../../lib/bridge/grants.ts";
 import type { Listening, Segment } from "../../lib/bridge/segment.ts";
 import type { Machine } from "../lab/machine.ts";
 import type { Process } from "../lab/process.ts";
 import { denoCommand } from "../lab/product.ts";
-import type { Answer, Call, Failure } from "./bridges_program.ts";
+import type { Answer, Call, DirectRequest, Failure } from "./bridges_program.ts";
 
 /** What tests use unless they say otherwise. */
 export const OPTIONS: BridgesOptions = {
@@ -89,6 +90,13 @@ export class RemoteBridges {
   }
   revoke(id: string): Promise<boolean> {
     return this.#call({ method: "revoke", id });
+  }
+  async openDirect(...requests: readonly DirectRequest[]): Promise<Opened[]> {
+    const opened = await this.#call<Opened[][]>({ method: "openDirect", requests });
+    return opened.flat();
+  }
+  reviewDirect(...hosts: readonly string[]): Promise<number> {
+    return this.#call({ method: "reviewDirect", hosts });
   }
   flushGrants(): Promise<number> {
     return this.#call({ method: "flushGrants" });

@@ -8,8 +8,8 @@ Deno.test("grants: what is open is listed, opened, revoked and flushed (S009-US-
       outcall("--socket", path, ...args.split(" "));
     deepEqual(await run("grants list"), {
       code: 0,
-      out: `ID       AGENT            DESTINATION                  EXPIRES IN
-4f0c2a91 my-agent         93.184.216.34 port 443/tcp   900 s
+      out: `ID       AGENT            DESTINATION                  EXPIRES IN BY
+4f0c2a91 my-agent         93.184.216.34 port 443/tcp   900 s      operator
 `,
       err: "",
     });

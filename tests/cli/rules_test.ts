@@ -141,7 +141,7 @@ agent     BLOCK  rule no-force (DIR/rules.d/a.yaml:15)
     deepEqual(await explain("--url", "http://a/", "--dns", "a"), {
       code: 1,
       out: "",
-      err: "error: a request needs exactly one of url, dns, connect and tool\n",
+      err: "error: a request needs exactly one of url, dns, connect, direct and tool\n",
     });
   }));
 

@@ -4,6 +4,7 @@ import { Buffer } from "node:buffer";
 import type { AgentDirectory } from "../../lib/agents.ts";
 import { type Decision, DecisionLog } from "../../lib/decision.ts";
 import { DnsCache } from "../../lib/dns/cache.ts";
+import type { AddressOpener } from "../../lib/dns/opener.ts";
 import { DnsFilter, type QuerySource } from "../../lib/dns/filter.ts";
 import { LookupLimits } from "../../lib/dns/limits.ts";
 import { Resolver } from "../../lib/dns/resolver.ts";
@@ -21,6 +22,7 @@ import {
 import {
   allowHost,
   type Behaviour,
+  NO_OPENER,
   replying,
   TestDirectory,
   TestPolicy,
@@ -36,6 +38,7 @@ interface Overrides {
   readonly judge?: Judge;
   readonly maxWaiting?: number;
   readonly maxNames?: number;
+  readonly opener?: AddressOpener;
 }
 
 /** A filter with everything it needs, and one upstream that sees what leaves. */
@@ -58,6 +61,7 @@ class World implements AsyncDisposable {
       decisions: this.decisions,
       resolver: new Resolver(this.cache, new UpstreamClient([this.upstream.upstream], 300)),
       limits: new LookupLimits({ ...overrides, now: () => this.clock.ms }),
+      opener: overrides.opener ?? NO_OPENER,
     });
   }
 

@@ -18,7 +18,7 @@ import { Hostname } from "../../lib/net/host.ts";
 import { restrictedRange } from "../../lib/net/restricted.ts";
 import { decode, encodeQuery, encodeReply } from "./oracle.ts";
 import { hex, Random, SEED } from "./random.ts";
-import { allowHost, TestDirectory, TestPolicy } from "./support.ts";
+import { allowHost, NO_OPENER, TestDirectory, TestPolicy } from "./support.ts";
 
 /** In CI; a longer run asks for more. */
 const PACKETS = Number(Deno.env.get("OUTCALL_FUZZ_PACKETS") ?? "50000");
@@ -83,7 +83,8 @@ Deno.test(`the UDP worker's responder decides ${PACKETS} mutated packets as the 
   const resolver = new Resolver(cache, new UpstreamClient([]));
   const limits = new LookupLimits();
   const decisions = new DecisionLog();
-  const filter = new DnsFilter({ agents, judge: policy.judge, decisions, resolver, limits });
+  const { judge } = policy;
+  const filter = new DnsFilter({ agents, judge, decisions, resolver, limits, opener: NO_OPENER });
   const responder = new Responder(new Shared(), { count: 1e9, windowSecs: 1 });
   responder.update({ kind: "policy", ticket: 1, epoch: 0, policy: policy.data });
   responder.update({ kind: "agent", agent });

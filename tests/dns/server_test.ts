@@ -12,6 +12,7 @@ import { decode, encodeQuery, type OracleMessage } from "./oracle.ts";
 import {
   allowHost,
   type Behaviour,
+  NO_OPENER,
   ownAddress,
   ownPort,
   replying,
@@ -61,6 +62,7 @@ class World implements AsyncDisposable {
       agents: this.agents,
       judge: this.policy.judge,
       decisions: this.decisions,
+      opener: NO_OPENER,
     });
   }
 

@@ -7,6 +7,7 @@ import { decide } from "../../lib/rules/decide.ts";
 import type { Policy, PolicyData } from "../../lib/rules/policy.ts";
 import { Ip } from "../../lib/net/ip.ts";
 import { readTcpMessage, writeTcpMessage } from "../../lib/dns/framing.ts";
+import type { AddressOpener } from "../../lib/dns/opener.ts";
 import type { Upstream } from "../../lib/dns/upstreams.ts";
 import { decode, encodeReply, type OracleMessage, type OracleReply } from "./oracle.ts";
 
@@ -16,7 +17,13 @@ export interface TestRule {
   readonly condition: string;
   readonly action?: "allow" | "block";
   readonly allowPrivateIps?: boolean;
+  readonly mode?: "proxy" | "direct_ip";
 }
+
+/** For filters whose rules open nothing. */
+export const NO_OPENER: AddressOpener = {
+  open: () => assert.fail("nothing is to be opened"),
+};
 
 /** Judges by `rules`, which can be replaced as a reload does. */
 export class TestPolicy {
@@ -32,11 +39,16 @@ export class TestPolicy {
   #compile(rules: readonly TestRule[]): Policy {
     const text = JSON.stringify({
       version: "1",
-      rules: rules.map(({ id, condition, action = "allow", allowPrivateIps = false }) => ({
+      rules: rules.map(({ id, condition, action = "allow", ...egress }) => ({
         id,
         condition,
         action,
-        ...(allowPrivateIps ? { egress: { mode: "proxy", allow_private_ips: true } } : {}),
+        ...(action === "block" ? {} : {
+          egress: {
+            mode: egress.mode ?? "proxy",
+            allow_private_ips: egress.allowPrivateIps ?? false,
+          },
+        }),
       })),
     });
     const compiled = compilePolicy([{ path: "/rules.d/test.yaml", text }], {

@@ -9,7 +9,7 @@ import { listenTcp } from "../../lib/dns/tcp.ts";
 import { UpstreamClient } from "../../lib/dns/upstream.ts";
 import { LookupLimits } from "../../lib/dns/limits.ts";
 import { encodeQuery } from "./oracle.ts";
-import { ownAddress, ownPort, TestDirectory, TestPolicy } from "./support.ts";
+import { NO_OPENER, ownAddress, ownPort, TestDirectory, TestPolicy } from "./support.ts";
 
 /** A client of a listener that waits 200 ms for progress. */
 async function withClient(run: (conn: Deno.TcpConn) => Promise<void>): Promise<void> {
@@ -21,6 +21,7 @@ async function withClient(run: (conn: Deno.TcpConn) => Promise<void>): Promise<v
     decisions: new DecisionLog(),
     resolver: new Resolver(new DnsCache(), new UpstreamClient([])),
     limits: new LookupLimits(),
+    opener: NO_OPENER,
   });
   const [hostname, port] = [ownAddress(), ownPort()];
   const listener = listenTcp(filter, hostname, port, { idleMs: 200 });

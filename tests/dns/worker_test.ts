@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { type Decision, DecisionLog } from "../../lib/decision.ts";
 import { DnsServer } from "../../lib/dns/server.ts";
 import type { QueryRate } from "../../lib/dns/rate.ts";
+import type { AddressOpener, LearnedAddresses, OpenedAddresses } from "../../lib/dns/opener.ts";
 import type { PolicyData } from "../../lib/rules/policy.ts";
 import { eventually } from "../eventually.ts";
 import { decode, edeOf, encodeQuery, type OracleMessage } from "./oracle.ts";
@@ -48,7 +49,7 @@ class Client implements Disposable {
 
 const rate = (count: number): QueryRate => ({ count, windowSecs: 3600 });
 
-class World implements AsyncDisposable {
+class World implements AddressOpener, AsyncDisposable {
   readonly gateway = ownAddress();
   readonly port = ownPort();
   readonly agents = new TestDirectory();
@@ -61,6 +62,8 @@ class World implements AsyncDisposable {
       data: "93.184.216.34",
     }],
   })));
+  /** Each is to be answered in the order of asking. */
+  readonly asked: { learned: LearnedAddresses; open: (opened: OpenedAddresses) => void }[] = [];
   readonly policy: TestPolicy;
   readonly server: DnsServer;
   readonly client: Client;
@@ -75,8 +78,15 @@ class World implements AsyncDisposable {
       agents: this.agents,
       judge: this.policy.judge,
       decisions: this.decisions,
+      opener: this,
     });
     this.client = this.newClient("coder");
+  }
+
+  open(learned: LearnedAddresses): Promise<OpenedAddresses> {
+    const { promise, resolve: open } = Promise.withResolvers<OpenedAddresses>();
+    this.asked.push({ learned, open });
+    return promise;
   }
 
   static async create(rules: readonly TestRule[], queryRate = rate(100_000)): Promise<World> {
@@ -264,4 +274,29 @@ Deno.test("stop() reports what was decided until then", async () => {
   for (let i = 0; i < 50; i++) await world.client.ask(`n${i}.test`);
   await world[Symbol.asyncDispose]();
   assert(world.server.status().queries_total >= before + 50);
+});
+
+Deno.test("D12: what is opened waits for the kernel, cached or not, and nobody waits with it", async () => {
+  await using world = await World.create([
+    { id: "direct", condition: 'http.host == "db.example.com"', mode: "direct_ip" },
+    allowHost("example.com"),
+  ]);
+  using other = world.newClient("coder");
+  const opened = { addresses: new Set(["93.184.216.34"]), lifeSecs: 42, refusal: null };
+  for (let round = 1; round <= 3; round++) {
+    await world.client.send(encodeQuery("db.example.com", "A", { opt: {} }));
+    assert.equal((await other.ask("example.com")).rcode, "NOERROR");
+    await eventually(() => world.asked.length === round);
+    assert.equal((await other.ask("example.com")).rcode, "NOERROR");
+    const asked = world.asked.at(-1);
+    assert.deepEqual(asked?.learned.openings, [{ protocol: "tcp", port: 443 }]);
+    asked?.open(opened);
+    const reply = await world.client.receive();
+    assert.deepEqual(reply.answers.map(({ data, ttl }) => [data, ttl]), [["93.184.216.34", 42]]);
+  }
+  assert.equal(
+    world.upstream.asked.filter(({ message }) => message.questions[0]?.name === "db.example.com")
+      .length,
+    1,
+  );
 });

@@ -131,8 +131,11 @@ Deno.test("explain() asks no DNS for an address", () => {
 });
 
 const BAD: readonly (readonly [RequestSpec, string])[] = [
-  [{}, "a request needs exactly one of url, dns, connect and tool"],
-  [{ url: "http://a/", dns: "a" }, "a request needs exactly one of url, dns, connect and tool"],
+  [{}, "a request needs exactly one of url, dns, connect, direct and tool"],
+  [
+    { url: "http://a/", dns: "a" },
+    "a request needs exactly one of url, dns, connect, direct and tool",
+  ],
   [{ url: "ftp://x.org/" }, "'ftp://x.org/' is not an http or https URL"],
   [{ url: "x.org" }, "'x.org' is not an http or https URL"],
   [{ dns: "1.2.3.4" }, "'1.2.3.4' is not a host name"],

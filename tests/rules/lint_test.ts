@@ -192,3 +192,21 @@ Deno.test("lint() warns when rules about any host add up to a slow decision", ()
   assert.ok(findings(...slow).some(([code]) => code === "lint.slow"));
   assert.ok(!findings(...slow.slice(0, 5)).some(([code]) => code === "lint.slow"));
 });
+
+Deno.test("lint() warns of direct_ip rules that open nothing, or not all", () => {
+  const direct = (condition: string, ports?: readonly number[]): string[] =>
+    findings({
+      condition,
+      egress: { mode: "direct_ip", ...(ports === undefined ? {} : { ports }) },
+    }).map(([code]) => code);
+  const host = 'http.host == "x.org"';
+  assert.deepEqual(direct(host), []);
+  assert.deepEqual(direct(`${host} && network.port in [22, 80]`), []);
+  assert.deepEqual(direct(`${host} && network.protocol == "udp" && network.port == 53`), []);
+  assert.deepEqual(direct(`${host} && agent.name == "a" && network.ip == "1.1.1.1"`), []);
+  assert.deepEqual(direct(`${host} && network.port > 1000`), ["lint.direct_nothing"]);
+  assert.deepEqual(direct(`${host} && network.port > 1000`, [2000]), []);
+  assert.ok(direct(`${host} && http.method == "GET"`).includes("lint.direct_nothing"));
+  const many = Array.from({ length: 70 }, (_, i) => i + 1);
+  assert.deepEqual(direct(`${host} && network.port in [${many}]`), ["lint.direct_ports"]);
+});

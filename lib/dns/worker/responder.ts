@@ -108,6 +108,12 @@ export class Responder {
       resolver: this.#answers(),
       // Never asked: nothing goes upstream from here.
       limits: new LookupLimits(),
+      // What is opened must be in the kernel first: the main isolate sees to that.
+      opener: {
+        open: () => {
+          throw NOT_HERE;
+        },
+      },
     });
   }
 
