@@ -184,7 +184,6 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
       explain: (request) => explain(emptyPolicy(1), request),
       explainDecision: (decision, recorded) =>
         explainDecision(decision, new PolicyHistory(), emptyPolicy(1), recorded),
-      suggest: (recorded, request) => suggest(emptyPolicy(1), recorded, request),
       diff: () => {
         throw new OutcallError(422, "rules.invalid", "the rules are not valid");
       },
