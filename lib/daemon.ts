@@ -3,7 +3,7 @@
  * they start.
  */
 import { agentSocketFolder, agentSocketInFolder } from "./agent_socket.ts";
-import { Callers } from "./agent/callers.ts";
+import { Callers, MAX_AGENT_CONNECTIONS } from "./agent/callers.ts";
 import { AgentIdentity } from "./agent/identity.ts";
 import { webhook } from "./agent/notify.ts";
 import { RuleRequests } from "./agent/requests.ts";
@@ -348,6 +348,7 @@ class Daemon {
             target,
             mode: 0o666, // agents run as any user; who they are is for the API to find out
             alsoAt: agentSocketInFolder(path),
+            maxConnections: MAX_AGENT_CONNECTIONS,
             fetch: this.#agentApp(callers).fetch,
             admit: (peer, fd) => callers.admit(peer, fd),
           });

@@ -36,6 +36,9 @@ export interface UnixServer {
 
 const DEFAULT_MAX_CONNECTIONS = 256;
 
+/** As many as Linux takes by default (net.core.somaxconn): whoever floods must not fill it alone. */
+const BACKLOG = 4_096;
+
 /** For a whole request to arrive; local peers have no slow network to blame. */
 const REQUEST_TIMEOUT_MS = 30_000;
 const HEADERS_TIMEOUT_MS = 10_000;
@@ -141,7 +144,7 @@ function reply(error: OutcallError): Response {
 function listen(server: Server, path: string): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once("error", reject);
-    server.listen(path, () => {
+    server.listen({ path, backlog: BACKLOG }, () => {
       server.off("error", reject);
       resolve();
     });

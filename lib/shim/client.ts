@@ -4,6 +4,9 @@ import { BadReply, MAX_REPLY_BYTES, parseReply, type Reply } from "./reply.ts";
 /** Where the agent socket is in every container. */
 export const AGENT_SOCKET = "/run/outcall/agent.sock";
 
+/** Between two attempts to get into the queue of a busy daemon. */
+const QUEUE_RETRY_MS = 2;
+
 /** No trustworthy answer: whoever asked must take it as a refusal (S005-FR-011). */
 export class Unreachable extends Error {
   override readonly name = "Unreachable";
@@ -44,8 +47,7 @@ export class AgentClient {
    */
   static async connect(path: string, timeoutMs: number): Promise<AgentClient> {
     try {
-      const conn = await within(timeoutMs, Deno.connect({ transport: "unix", path }));
-      return new AgentClient(path, conn, timeoutMs);
+      return new AgentClient(path, await connected(path, timeoutMs), timeoutMs);
     } catch (cause) {
       if (cause instanceof Deno.errors.NotFound) {
         throw new Unreachable(`agent socket not found at ${path} -- is outcalld running?`);
@@ -138,6 +140,23 @@ function fieldsOf({ status, body }: Reply): Fields {
 
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/**
+ * Connects, and asks for a place in the socket's queue again while it is full: another agent that
+ * floods the daemon must not make us believe that there is none.
+ */
+async function connected(path: string, timeoutMs: number): Promise<Deno.UnixConn> {
+  const deadlineMs = performance.now() + timeoutMs;
+  for (;;) {
+    try {
+      return await within(timeoutMs, Deno.connect({ transport: "unix", path }));
+    } catch (thrown) {
+      const isFull = thrown instanceof Deno.errors.WouldBlock; // EAGAIN, unix(7)
+      if (!isFull || performance.now() >= deadlineMs) throw thrown;
+      await new Promise((resolve) => setTimeout(resolve, QUEUE_RETRY_MS));
+    }
+  }
 }
 
 async function within<T>(timeoutMs: number, promise: Promise<T>): Promise<T> {
