@@ -2,6 +2,7 @@
 import { Buffer } from "node:buffer";
 import { type IncomingMessage, request } from "node:http";
 import { createInterface } from "node:readline";
+import { createParser, type EventSourceMessage } from "eventsource-parser";
 import type { z } from "zod";
 import { type FailureStatus, OutcallError } from "../errors.ts";
 import {
@@ -12,6 +13,7 @@ import {
   grantsFlushed,
 } from "./grants.ts";
 import { decisionExplanation, type DecisionExplanationReply } from "./explain.ts";
+import { decisionList, decisionStats } from "./decisions.ts";
 import { NDJSON } from "./ndjson.ts";
 import * as replies from "./replies.ts";
 import {
@@ -42,6 +44,8 @@ import type {
   RuleDetail,
   RuleSummary,
 } from "./services.ts";
+import type { DecisionFilter } from "../record/filter.ts";
+import type { DecisionStats } from "../record/table.ts";
 import type { RuleCounter } from "../rules/counters.ts";
 import type { RuleFile } from "../rules/read.ts";
 import type { RequestSpec } from "../rules/request.ts";
@@ -88,7 +92,16 @@ interface Call {
   readonly query?: Readonly<Record<string, string | undefined>>;
   readonly body?: object;
   readonly accept?: string;
+  /** Resumes a stream after this event. */
+  readonly lastEventId?: string | undefined;
   readonly timeoutMs?: number;
+}
+
+/** Which decisions to list. */
+export interface DecisionListQuery extends DecisionFilter {
+  /** ISO 8601. */
+  readonly since?: string | undefined;
+  readonly limit: number;
 }
 
 /**
@@ -327,6 +340,47 @@ export class HostClient {
     return this.#read(replies.imagePulled, undefined, last);
   }
 
+  /** Recorded decisions, oldest first. */
+  decisions(query: DecisionListQuery): Promise<z.output<typeof decisionList>> {
+    const { limit, ...filter } = query;
+    return this.#get(decisionList, "/api/v1/decisions", { ...filter, limit: String(limit) });
+  }
+
+  /** Counts over recorded decisions. */
+  decisionStats(query: Omit<DecisionListQuery, "limit">): Promise<DecisionStats> {
+    return this.#get(decisionStats, "/api/v1/decisions/stats", { ...query });
+  }
+
+  /**
+   * Events about decisions as they come, until the daemon ends the stream.
+   * @param lastEventId Resumes after this event.
+   */
+  async *events(filter: DecisionFilter, lastEventId?: string): AsyncGenerator<EventSourceMessage> {
+    const response = await this.#send({
+      method: "GET",
+      path: "/api/v1/events",
+      query: { ...filter },
+      accept: "text/event-stream",
+      lastEventId,
+    });
+    if (response.statusCode !== 200) {
+      this.#read(replies.done, response.statusCode, await this.#text(response));
+    }
+    const messages: EventSourceMessage[] = [];
+    const parser = createParser({ onEvent: (message) => void messages.push(message) });
+    const decoder = new TextDecoder();
+    try {
+      for await (const chunk of response) {
+        parser.feed(decoder.decode(chunk, { stream: true }));
+        yield* messages.splice(0);
+      }
+    } catch (cause) {
+      throw this.#unreachable(cause);
+    } finally {
+      response.destroy();
+    }
+  }
+
   #get<S extends z.ZodType>(
     reply: S,
     path: string,
@@ -357,6 +411,7 @@ export class HostClient {
         headers: {
           Host: "localhost",
           Accept: call.accept ?? "application/json",
+          ...(call.lastEventId === undefined ? {} : { "Last-Event-ID": call.lastEventId }),
           ...(call.method === "POST" ? { "Content-Length": Buffer.byteLength(body) } : {}),
           ...(body === "" ? {} : { "Content-Type": "application/json" }),
         },

@@ -41,7 +41,7 @@ const listQuery = z.strictObject({
 });
 
 /** `GET /api/v1/decisions/stats` */
-const statsQuery = z.strictObject({ since: time.optional() });
+const statsQuery = z.strictObject({ ...filter, since: time.optional() });
 
 /** `GET /api/v1/events` */
 const eventsQuery = z.strictObject(filter);
@@ -90,8 +90,10 @@ export function decisionRoutes(decisions: DecisionService): Route[] {
     {
       method: "GET",
       path: "/api/v1/decisions/stats",
-      handle: async (c) =>
-        c.json(success(await decisions.stats(readQuery(c, statsQuery).since ?? 0))),
+      handle: async (c) => {
+        const { since, ...query } = readQuery(c, statsQuery);
+        return c.json(success(await decisions.stats({ ...query, sinceMs: since })));
+      },
     },
     {
       method: "GET",

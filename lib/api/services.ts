@@ -10,7 +10,7 @@ import type { DecisionExplanation } from "../record/explain.ts";
 import type { DecisionFilter } from "../record/filter.ts";
 import type { DecisionList, DecisionQuery } from "../record/records.ts";
 import type { Subscription } from "../record/streams.ts";
-import type { DecisionStats } from "../record/table.ts";
+import type { DecisionStats, StatsQuery } from "../record/table.ts";
 import type { RuleCounter } from "../rules/counters.ts";
 import type { PolicyDiff, RuleChanges, TestDiff } from "../rules/diff.ts";
 import type { Explanation } from "../rules/explain.ts";
@@ -329,8 +329,8 @@ export interface DecisionService {
   find(id: string): Promise<Decision | undefined>;
   /** The newest that suit, from memory and history. */
   query(query: DecisionQuery): Promise<DecisionList>;
-  /** Counts over the history since then; throws `history.unavailable` (503). */
-  stats(sinceMs: number): Promise<DecisionStats>;
+  /** Counts over the history; throws `history.unavailable` (503). */
+  stats(query: StatsQuery): Promise<DecisionStats>;
   /** Decisions as they are made, and those after a sequence; throws `events.too_many` (429). */
   subscribe(filter: DecisionFilter, afterSequence: number | null): Subscription;
 }

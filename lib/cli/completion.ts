@@ -18,7 +18,9 @@ export function addCompletionCommand(program: CommandUnknownOpts): void {
   program.command("completion")
     .description("print a completion script, to be sourced by the shell")
     .addArgument(new Argument("<shell>").choices(["bash", "zsh", "fish"] as const))
-    .action((shell) => writeOut(SHELLS[shell](levels(program, [], ["--help"]))));
+    .action((shell) => {
+      writeOut(SHELLS[shell](levels(program, [], ["--help"])));
+    });
 }
 
 function levels(

@@ -9,6 +9,7 @@ import { addContainerCommands } from "./container.ts";
 import { addDecisionCommand } from "./decision.ts";
 import { addDnsCommands } from "./dns.ts";
 import { addGrantCommands } from "./grants.ts";
+import { addLogsCommands } from "./logs.ts";
 import { addNetworkCommands } from "./network.ts";
 import { writeErr, writeOut } from "./output.ts";
 import { addProxyCommands } from "./proxy.ts";
@@ -61,6 +62,7 @@ export async function main(args: readonly string[]): Promise<number> {
   addDecisionCommand(program, run);
   addGrantCommands(program, run);
   addRequestsCommands(program, run);
+  addLogsCommands(program, run);
   addCompletionCommand(program);
 
   try {

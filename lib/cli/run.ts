@@ -10,12 +10,16 @@ import { plural } from "./render.ts";
 export interface Report {
   readonly json: object;
   readonly lines: readonly string[];
+  /** The command has printed everything itself, as it came. */
+  readonly isPrinted?: boolean;
   /** Absent: 0. */
   readonly exitCode?: number;
 }
 
 /** Carries out a command's task and prints what it reports. */
-export type Run = (task: (client: HostClient) => Report | Promise<Report>) => Promise<void>;
+export type Run = (
+  task: (client: HostClient, options: GlobalOptions) => Report | Promise<Report>,
+) => Promise<void>;
 
 /** What the global options say. */
 export interface GlobalOptions {
@@ -35,7 +39,8 @@ export async function runTask(
   task: Parameters<Run>[0],
 ): Promise<number> {
   try {
-    const report = await task(new HostClient(options.socket));
+    const report = await task(new HostClient(options.socket), options);
+    if (report.isPrinted === true) return report.exitCode ?? EXIT.ok;
     if (options.json) writeJson(success(report.json));
     else writeOut(text(report.lines));
     return report.exitCode ?? EXIT.ok;

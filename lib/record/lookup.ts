@@ -1,7 +1,7 @@
 /** The reading side of the history: questions to a thread that exists while there are any. */
 import { OutcallError } from "../errors.ts";
 import type { FromReader, Question, ReaderAnswer, ToReader } from "./protocol.ts";
-import type { DecisionStats, HistoryQuery, Row } from "./table.ts";
+import type { DecisionStats, HistoryQuery, Row, StatsQuery } from "./table.ts";
 
 /** A question that takes longer is given up. */
 const ANSWER_TIMEOUT_MS = 10_000;
@@ -44,8 +44,8 @@ export class HistoryLookup {
   }
 
   /** Counts over what is on disk. @throws OutcallError `history.unavailable` (503). */
-  async stats(sinceMs: number): Promise<DecisionStats> {
-    const answer = await this.#ask({ kind: "stats", sinceMs });
+  async stats(query: StatsQuery): Promise<DecisionStats> {
+    const answer = await this.#ask({ kind: "stats", query });
     if (answer.kind !== "stats") throw unavailable("an answer to another question");
     return answer.stats;
   }

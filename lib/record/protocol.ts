@@ -1,5 +1,5 @@
 /** What the main isolate and the two history threads tell each other. */
-import type { Bounds, DecisionStats, Extent, HistoryQuery, Row } from "./table.ts";
+import type { Bounds, DecisionStats, Extent, HistoryQuery, Row, StatsQuery } from "./table.ts";
 
 /** To the thread that writes; each is answered. */
 export type ToWriter =
@@ -17,7 +17,7 @@ export type FromWriter =
 /** What the thread that reads is asked. */
 export type Question =
   | { readonly kind: "read"; readonly query: HistoryQuery }
-  | { readonly kind: "stats"; readonly sinceMs: number };
+  | { readonly kind: "stats"; readonly query: StatsQuery };
 
 /** To the thread that reads. */
 export interface ToReader {

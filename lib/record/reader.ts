@@ -11,7 +11,7 @@ function look(path: string, question: Question): ReaderAnswer {
   try {
     return question.kind === "read"
       ? { kind: "read", rows: table.read(question.query) }
-      : { kind: "stats", stats: table.stats(question.sinceMs) };
+      : { kind: "stats", stats: table.stats(question.query) };
   } finally {
     table.close();
   }

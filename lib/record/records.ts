@@ -6,7 +6,7 @@ import { type DecisionFilter, matches } from "./filter.ts";
 import type { HistoryLookup } from "./lookup.ts";
 import { decisionSchema } from "./schema.ts";
 import { DecisionStreams, type Subscription } from "./streams.ts";
-import type { DecisionStats, HistoryQuery, Row } from "./table.ts";
+import type { DecisionStats, HistoryQuery, Row, StatsQuery } from "./table.ts";
 
 /** Which decisions to list: the newest that suit. */
 export interface DecisionQuery extends DecisionFilter {
@@ -82,8 +82,8 @@ export class DecisionRecords implements DecisionService {
     }
   }
 
-  stats(sinceMs: number): Promise<DecisionStats> {
-    return this.#lookup.stats(sinceMs);
+  stats(query: StatsQuery): Promise<DecisionStats> {
+    return this.#lookup.stats(query);
   }
 
   subscribe(filter: DecisionFilter, afterSequence: number | null): Subscription {

@@ -17,11 +17,15 @@ export interface Row {
   readonly record: string;
 }
 
-/** Which decisions to read. */
-export interface HistoryQuery extends DecisionFilter {
-  readonly id?: string | undefined;
+/** Which decisions to count. */
+export interface StatsQuery extends DecisionFilter {
   /** Milliseconds since 1970. */
   readonly sinceMs?: number | undefined;
+}
+
+/** Which decisions to read. */
+export interface HistoryQuery extends StatsQuery {
+  readonly id?: string | undefined;
   /** Only what changed after this. */
   readonly afterSequence?: number | undefined;
   readonly limit: number;
@@ -122,63 +126,38 @@ export class DecisionTable {
 
   /** The newest decisions that are wanted, oldest first; or the first ones after a sequence. */
   read(query: HistoryQuery): Row[] {
-    const { id, sinceMs, afterSequence, agent, verdict, layer, limit } = query;
-    const host = query.host?.toLowerCase();
-    const conditions: string[] = [];
-    const values: Record<string, string | number> = { limit };
-    const where = (condition: string, name: string, value: string | number | undefined): void => {
-      if (value === undefined) return;
-      conditions.push(condition);
-      values[name] = value;
-    };
-    where("id = :id", "id", id);
-    where("id >= :since", "since", sinceMs === undefined ? undefined : earliestIdAt(sinceMs));
-    where("sequence > :after", "after", afterSequence);
-    where("agent = :agent", "agent", agent);
-    where("verdict = :verdict", "verdict", verdict);
-    where("layer = :layer", "layer", layer);
-    if (host?.startsWith(".") === true) {
-      // Not LIKE, to which an underscore is a wildcard.
-      // Nothing is below an address.
-      where(
-        `('.' || host = :host OR substr(host, -length(:host)) = :host)
-           AND record ->> '$.attempt.host' IS NOT NULL`,
-        "host",
-        host,
-      );
-    } else where("(host = :host OR record ->> '$.attempt.address' = :host)", "host", host);
-    const order = afterSequence === undefined ? "id DESC" : "sequence";
+    const { where, values } = condition(query);
+    const order = query.afterSequence === undefined ? "id DESC" : "sequence";
     const found = this.#database.prepare(
-      `SELECT sequence, record FROM decisions
-       ${conditions.length === 0 ? "" : `WHERE ${conditions.join(" AND ")}`}
-       ORDER BY ${order} LIMIT :limit`,
-    ).all(values).map((found) => row.parse(found));
-    return afterSequence === undefined ? found.reverse() : found;
+      `SELECT sequence, record FROM decisions ${where} ORDER BY ${order} LIMIT :limit`,
+    ).all({ ...values, limit: query.limit }).map((found) => row.parse(found));
+    return query.afterSequence === undefined ? found.reverse() : found;
   }
 
-  /** Counts what happened since then. */
-  stats(sinceMs: number): DecisionStats {
-    const layers = this.#tally("layer", sinceMs);
+  /** Counts what happened. */
+  stats(query: StatsQuery): DecisionStats {
+    const layers = this.#tally("layer", query);
     const total = (which: "allowed" | "blocked"): number =>
       layers.reduce((sum, line) => sum + line[which], 0);
     return {
       allowed: total("allowed"),
       blocked: total("blocked"),
-      hosts: this.#tally("host", sinceMs),
-      agents: this.#tally("agent", sinceMs),
-      rules: this.#tally("rule", sinceMs),
+      hosts: this.#tally("host", query),
+      agents: this.#tally("agent", query),
+      rules: this.#tally("rule", query),
       layers,
     };
   }
 
-  #tally(column: "host" | "agent" | "rule" | "layer", sinceMs: number): Tally[] {
+  #tally(column: "host" | "agent" | "rule" | "layer", query: StatsQuery): Tally[] {
+    const { where, values } = condition(query);
     return this.#database.prepare(
       `SELECT ${column} AS name,
          sum(iif(verdict = 'allow', count, 0)) AS allowed,
          sum(iif(verdict = 'block', count, 0)) AS blocked
-       FROM decisions WHERE id >= :since GROUP BY name
+       FROM decisions ${where} GROUP BY name
        ORDER BY blocked DESC, allowed DESC, name LIMIT ${TALLY_LINES}`,
-    ).all({ since: earliestIdAt(sinceMs) }).map((found) => tallyRow.parse(found));
+    ).all(values).map((found) => tallyRow.parse(found));
   }
 
   /** How much there is. */
@@ -224,4 +203,36 @@ export class DecisionTable {
   close(): void {
     this.#database.close();
   }
+}
+
+/** A query as SQL. */
+function condition(query: Partial<HistoryQuery>): {
+  readonly where: string;
+  readonly values: Record<string, string | number>;
+} {
+  const { id, sinceMs, afterSequence, agent, verdict, layer } = query;
+  const host = query.host?.toLowerCase();
+  const conditions: string[] = [];
+  const values: Record<string, string | number> = {};
+  const where = (condition: string, name: string, value: string | number | undefined): void => {
+    if (value === undefined) return;
+    conditions.push(condition);
+    values[name] = value;
+  };
+  where("id = :id", "id", id);
+  where("id >= :since", "since", sinceMs === undefined ? undefined : earliestIdAt(sinceMs));
+  where("sequence > :after", "after", afterSequence);
+  where("agent = :agent", "agent", agent);
+  where("verdict = :verdict", "verdict", verdict);
+  where("layer = :layer", "layer", layer);
+  if (host?.startsWith(".") === true) {
+    // Not LIKE, to which an underscore is a wildcard. Nothing is below an address.
+    where(
+      `('.' || host = :host OR substr(host, -length(:host)) = :host)
+         AND record ->> '$.attempt.host' IS NOT NULL`,
+      "host",
+      host,
+    );
+  } else where("(host = :host OR record ->> '$.attempt.address' = :host)", "host", host);
+  return { where: conditions.length === 0 ? "" : `WHERE ${conditions.join(" AND ")}`, values };
 }

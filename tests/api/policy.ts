@@ -4,7 +4,10 @@ import { hostApp } from "../../lib/api/host.ts";
 import type { HostServices } from "../../lib/api/services.ts";
 import { serveUnix } from "../../lib/api/unix_server.ts";
 import { ActivePolicy } from "../../lib/policy.ts";
+import { matches } from "../../lib/record/filter.ts";
+import { type DecisionStats, DecisionTable, type StatsQuery } from "../../lib/record/table.ts";
 import type { Facts, Layer } from "../../lib/rules/types.ts";
+import { databasePath, openDatabase } from "../../lib/store/database.ts";
 import { withDirectory } from "./running.ts";
 import { healthy, services } from "./services.ts";
 
@@ -31,6 +34,20 @@ export function writeRules(dir: string, files: Readonly<Record<string, string>>)
     Deno.chmodSync(`${dir}/${name}`, 0o644);
   }
   Deno.chmodSync(dir, 0o755);
+}
+
+/** What the history would count, had it everything. */
+function statsOf(directory: string, log: DecisionLog, query: StatsQuery): DecisionStats {
+  openDatabase(directory).close();
+  const table = new DecisionTable(databasePath(directory));
+  const rows = log.since(0).map(({ sequence, decision }) => ({
+    sequence,
+    record: JSON.stringify(decision),
+  }));
+  table.write(rows);
+  const stats = table.stats(query);
+  table.close();
+  return stats;
 }
 
 /** Runs `test` against an API over these rule files; `others` stand in for the rest of the daemon. */
@@ -80,6 +97,11 @@ export async function withPolicy(
           ...plain.decisions,
           recent: (limit) => decisions.recent(limit),
           find: (id) => Promise.resolve(decisions.find(id)),
+          query: (query) => {
+            const wanted = decisions.recent().filter((decision) => matches(query, decision));
+            return Promise.resolve({ decisions: wanted.slice(-query.limit), incomplete: null });
+          },
+          stats: (query) => Promise.resolve(statsOf(directory, decisions, query)),
         },
       }).fetch,
     });

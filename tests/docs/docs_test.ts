@@ -119,7 +119,8 @@ function withDaemon(test: (served: ServedPolicy) => Promise<void>): Promise<void
 
 /** Runs one command of a page; paths are shown as the page shows them, times as one. */
 async function run(served: ServedPolicy, command: string): Promise<{ code: number; text: string }> {
-  const { id } = served.decisions.recent(1)[0] ?? { id: "" };
+  const ids = served.decisions.recent().map(({ id }) => id);
+  const id = ids.at(-1) ?? "";
   const words = wordsOf(command).map((word) =>
     ["candidate", "broken"].includes(word)
       ? `${served.directory}/${word}`
@@ -131,7 +132,7 @@ async function run(served: ServedPolicy, command: string): Promise<{ code: numbe
   const text = (out + err)
     .replaceAll(served.rulesDir, "/etc/outcall/rules.d")
     .replaceAll(`${served.directory}/`, "")
-    .replaceAll(id, DECISION_ID)
+    .replaceAll(new RegExp(ids.join("|"), "g"), DECISION_ID)
     .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, "2026-05-04T09:30:00.000Z");
   return { code, text };
 }

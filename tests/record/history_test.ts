@@ -63,7 +63,7 @@ Deno.test("what left memory is found in the history, one by its id and many by f
     assert.deepEqual(decisions.map(({ attempt }) => attempt.host), ["a", "b", "c", "d"]);
     await eventually(async () => (await records.find(first.id))?.durationMs === 12);
     assert.deepEqual((await records.query({ limit: 1, host: "a" })).decisions, [grown]);
-    assert.equal((await records.stats(0)).blocked, 4);
+    assert.equal((await records.stats({})).blocked, 4);
     assert.equal(history.health().state, "ok");
   }));
 

@@ -112,7 +112,7 @@ Deno.test("counts are of attempts: by host, agent, rule and layer, the most bloc
     record(world.log, "b", { verdict: "allow", rule }),
     record(world.log, "b", { layer: "http" }),
   ]);
-  assert.deepEqual(world.table.stats(0), {
+  assert.deepEqual(world.table.stats({}), {
     allowed: 1,
     blocked: 6,
     hosts: [{ name: "a", allowed: 0, blocked: 5 }, { name: "b", allowed: 1, blocked: 1 }],
@@ -120,7 +120,10 @@ Deno.test("counts are of attempts: by host, agent, rule and layer, the most bloc
     rules: [{ name: "", allowed: 0, blocked: 6 }, { name: "r", allowed: 1, blocked: 0 }],
     layers: [{ name: "dns", allowed: 1, blocked: 5 }, { name: "http", allowed: 0, blocked: 1 }],
   });
-  assert.equal(world.table.stats(Date.now() + 60_000).blocked, 0);
+  assert.equal(world.table.stats({ sinceMs: Date.now() + 60_000 }).blocked, 0);
+  assert.deepEqual(world.table.stats({ host: "b", verdict: "block" }).rules, [
+    { name: "", allowed: 0, blocked: 1 },
+  ]);
 });
 
 Deno.test("beyond its age a decision goes", () => {
