@@ -22,6 +22,12 @@ export interface ListenAddress {
   readonly port: number;
 }
 
+/** Where metrics are served: an address of the loopback network, dotted decimal. */
+export interface LoopbackAddress {
+  readonly address: string;
+  readonly port: number;
+}
+
 /** Root certificate for interception; both files or none. */
 export interface CaFiles {
   readonly certPath: string;
@@ -54,6 +60,8 @@ export interface DaemonConfig {
   readonly stateDir: string;
   /** How much of the decisions is kept. */
   readonly historyBounds: Bounds;
+  /** Where metrics are served beside the operator socket; null: nowhere. */
+  readonly metricsListen: LoopbackAddress | null;
   /** Receives each new rule request; null: nobody does. */
   readonly notifyUrl: URL | null;
   readonly logFormat: LogFormat;
@@ -83,6 +91,20 @@ function addressAndPort(text: string): ListenAddress {
   const colon = text.lastIndexOf(":");
   if (colon < 0) throw new InvalidArgumentError("It must be <ip>:<port>, such as 0.0.0.0:8080.");
   return listen(ipv4(text.slice(0, colon)), port(text.slice(colon + 1)));
+}
+
+/**
+ * Who may read metrics is not asked by TCP, so only the host's own programs can: there is no way to
+ * name another address.
+ */
+function loopbackAddress(text: string): LoopbackAddress {
+  const { address, port: portNumber } = addressAndPort(text);
+  if (address === null || !address.startsWith("127.")) {
+    throw new InvalidArgumentError(
+      "It must be an address of the loopback network, such as 127.0.0.1:9464.",
+    );
+  }
+  return { address, port: portNumber };
 }
 
 function listen(address: string, portNumber: number): ListenAddress {
@@ -282,6 +304,11 @@ const COMMAND = new Command("outcalld")
     wholeNumber(0, 1_073_741_824),
     1_048_576,
   )
+  .option(
+    "--metrics-listen <host:port>",
+    "serve metrics on a loopback address too, such as 127.0.0.1:9464 (always: GET /metrics on the operator socket)",
+    loopbackAddress,
+  )
   .option("--notify-url <url>", "webhook that is told of each new rule request", webUrl)
   .option(
     "--state-dir <path>",
@@ -326,6 +353,7 @@ function configFrom(options: ReturnType<typeof COMMAND.opts>): DaemonConfig {
     interceptBodyCapBytes: options.interceptBodyCapBytes,
     stateDir: options.stateDir,
     historyBounds: { maxBytes: options.historyMaxSize, maxAgeMs: options.historyMaxAge },
+    metricsListen: options.metricsListen ?? null,
     notifyUrl: options.notifyUrl ?? null,
     logFormat: options.logFormat,
   };

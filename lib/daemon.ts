@@ -16,6 +16,7 @@ import type { HostServices, PartHealth, ProxyService } from "./api/services.ts";
 import { assertPlaceFree } from "./api/socket_file.ts";
 import { serveUnix, type UnixServer } from "./api/unix_server.ts";
 import { Bridges } from "./bridge/bridge.ts";
+import { FirewallCounters } from "./bridge/drops/counters.ts";
 import { DropReader } from "./bridge/drops/reader.ts";
 import { isManagedName } from "./bridge/names.ts";
 import type { Segment } from "./bridge/segment.ts";
@@ -39,6 +40,8 @@ import { isHostAddress } from "./linux/host_addresses.ts";
 import { RouteNetlink } from "./linux/rtnetlink.ts";
 import { configureLogs, logger } from "./log.ts";
 import { Cidr } from "./net/cidr.ts";
+import { MetricsListener } from "./metrics/listener.ts";
+import { Metrics } from "./metrics/metrics.ts";
 import { NamespaceAgents } from "./namespace/agents.ts";
 import { ActivePolicy } from "./policy.ts";
 import { ProxyServer } from "./proxy/server.ts";
@@ -76,6 +79,8 @@ class Daemon {
   readonly #records: DecisionRecords;
   readonly #policy: ActivePolicy;
   readonly #bridges: Bridges;
+  readonly #watch: Watch;
+  readonly #metrics: Metrics;
   readonly #drops: DropReader;
   readonly #dns: DnsServer;
   readonly #proxy: ProxyServer | null;
@@ -115,6 +120,9 @@ class Daemon {
     );
     const proxyPort = config.proxy?.port ?? null;
     this.#bridges = bridges;
+    this.#watch = new Watch(bridges);
+    this.#metrics = this.#makeMetrics();
+    this.#decisions.addSink(this.#metrics.decisions.count);
     this.#namespaceAgents = new NamespaceAgents({
       segments: () => this.#enforcement.segments(),
       // Whatever a port has been pinned to is taken, whether Docker gave it or not.
@@ -181,6 +189,7 @@ class Daemon {
       judge,
       decisions: this.#decisions,
       resolve: (hostname, agent) => this.#dns.resolveFor(agent, hostname),
+      onDial: this.#metrics.decisions.countDial,
       isLocalAddress: (ip) => isHostAddress(ip) || this.#enforcement.contains(ip),
       limits: config.proxyLimits,
     });
@@ -209,22 +218,22 @@ class Daemon {
       this.#dockerStep(),
       this.#socketStep("host_api"),
       this.#socketStep("agent_api"),
+      ...this.#metricsSteps(),
     ];
   }
 
   #bridgeStep(): Step {
-    const watch = new Watch(this.#bridges);
     return {
       target: "bridge",
       start: async () => {
         await this.#enforcement.adopt();
-        watch.start();
+        this.#watch.start();
         this.#drops.start();
         const { name, index } = await this.#bridges.status();
         return `${name} is up (index ${index}), firewall active`;
       },
       stop: async () => {
-        await watch.stop();
+        await this.#watch.stop();
         await this.#bridges.close();
         await this.#drops.stop();
       },
@@ -399,8 +408,41 @@ class Daemon {
       namespaceAgents: this.#namespaceAgents,
       decisions: this.#records,
       requests: this.#requests,
+      metrics: this.#metrics,
       health: () => this.#health(),
     };
+  }
+
+  #makeMetrics(): Metrics {
+    const counters = new FirewallCounters();
+    return new Metrics({
+      dns: () => this.#dns.status(),
+      dnsCache: () => this.#dns.cacheStats(),
+      proxy: () => (this.#proxy ?? NO_PROXY).status(),
+      rules: () => this.#policy.counters(),
+      policy: () => this.#policy.loads(),
+      grants: () => this.#bridges.grants().length,
+      agents: () => this.#bridges.pins().length,
+      repairs: () => this.#watch.repairs,
+      drops: () => this.#drops.stats(),
+      firewall: () => counters.read(),
+      history: () => this.#history.counters,
+      streams: () => this.#records.streamCounters,
+      pendingRequests: () => this.#requests.list("pending").length,
+      health: () => this.#health(),
+    });
+  }
+
+  /** Without the flag there is none. */
+  #metricsSteps(): readonly Step[] {
+    const { metricsListen } = this.#config;
+    if (metricsListen === null) return [];
+    const listener = new MetricsListener(metricsListen, this.#metrics);
+    return [{
+      target: "host_api",
+      start: () => Promise.resolve(`metrics at ${listener.start()}`),
+      stop: () => listener.stop(),
+    }];
   }
 
   /**

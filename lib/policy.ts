@@ -66,6 +66,21 @@ function summaryOf(rule: CompiledRule): RuleSummary {
 /** Re-judges what is alive; settles when nothing is judged by the old snapshot any more. */
 export type SwapListener = (policy: Policy) => void | Promise<void>;
 
+/** What is loaded, and how often it was tried. */
+export interface PolicyLoads {
+  readonly generation: number;
+  readonly rules: number;
+  readonly files: number;
+  /** ISO 8601 in UTC, of the last load that succeeded; null: none has. */
+  readonly loaded_at: string | null;
+  /** Loads that succeeded, the one at start-up included. */
+  readonly reloads: number;
+  /** Loads that were refused and changed nothing. */
+  readonly reloads_refused: number;
+  /** Why the last load was refused; null when it succeeded. */
+  readonly refusal: string | null;
+}
+
 /** The rules directory, compiled; nothing is allowed before the first {@linkcode reload}. */
 export class ActivePolicy implements PolicyService {
   readonly #dir: string;
@@ -77,6 +92,13 @@ export class ActivePolicy implements PolicyService {
   readonly #history = new PolicyHistory();
   #policy: Policy = emptyPolicy(0);
   #tests: readonly PolicyTest[] = [];
+  #loads: Omit<PolicyLoads, "generation" | "rules"> = {
+    files: 0,
+    loaded_at: null,
+    reloads: 0,
+    reloads_refused: 0,
+    refusal: null,
+  };
 
   /**
    * @param dir The rules directory; a missing one is an empty set.
@@ -103,6 +125,12 @@ export class ActivePolicy implements PolicyService {
   /** Of the snapshot in force; it rises with each change of the rules. */
   get generation(): number {
     return this.#policy.generation;
+  }
+
+  /** What is loaded, and how often it was tried. */
+  loads(): PolicyLoads {
+    const { generation, rules } = this.#policy;
+    return { generation, rules: rules.length, ...this.#loads };
   }
 
   list(): readonly RuleSummary[] {
@@ -198,7 +226,23 @@ export class ActivePolicy implements PolicyService {
    * @throws OutcallError `rules.invalid` (422) with every mistake; the old set stays.
    */
   reload(): Promise<ReloadResult> {
-    return this.#mutex.run(() => this.#load());
+    return this.#mutex.run(async () => {
+      try {
+        const result = await this.#load();
+        this.#loads = {
+          ...this.#loads,
+          files: result.files_loaded,
+          loaded_at: new Date().toISOString(),
+          reloads: this.#loads.reloads + 1,
+          refusal: null,
+        };
+        return result;
+      } catch (thrown) {
+        const refused = this.#loads.reloads_refused + 1;
+        this.#loads = { ...this.#loads, reloads_refused: refused, refusal: messageOf(thrown) };
+        throw thrown;
+      }
+    });
   }
 
   diff(files: readonly RuleFile[], recorded: Iterable<Decision>): PolicyDiffResult {

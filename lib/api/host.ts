@@ -89,7 +89,10 @@ function dnsRoutes({ dns, proxy, policy }: HostServices): Route[] {
           hostname: question.name,
           record_type: question.type,
           ...evaluation(
-            policy.evaluate("dns", dnsFacts(question.name, question.type, { name: question.agent })),
+            policy.evaluate(
+              "dns",
+              dnsFacts(question.name, question.type, { name: question.agent }),
+            ),
           ),
         };
         return c.json(success(result));
@@ -216,5 +219,13 @@ function daemonRoutes(services: HostServices): Route[] {
       },
     },
     show("/api/v1/version", () => ({ version: services.version })),
+    {
+      method: "GET",
+      path: "/metrics",
+      handle: async (c) => {
+        c.header("Content-Type", services.metrics.contentType);
+        return c.body(await services.metrics.text());
+      },
+    },
   ];
 }

@@ -335,6 +335,12 @@ export interface DecisionService {
   subscribe(filter: DecisionFilter, afterSequence: number | null): Subscription;
 }
 
+/** The daemon's numbers, for Prometheus. */
+export interface MetricsService {
+  readonly contentType: string;
+  text(): Promise<string>;
+}
+
 /** Everything the host API serves. */
 export interface HostServices {
   readonly version: string;
@@ -348,6 +354,7 @@ export interface HostServices {
   readonly namespaceAgents: NamespaceAgentService;
   readonly decisions: DecisionService;
   readonly requests: RuleRequestService;
+  readonly metrics: MetricsService;
   /** Liveness and readiness, part by part. */
   health(): Promise<readonly PartHealth[]>;
 }

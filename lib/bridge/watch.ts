@@ -23,9 +23,15 @@ export class Watch {
   #wake: () => void = () => {};
   /** The last failure, to say it once. */
   #failure: string | null = null;
+  #repairs = 0;
 
   constructor(bridges: Bridges) {
     this.#bridges = bridges;
+  }
+
+  /** How often something had to be put right, and was. */
+  get repairs(): number {
+    return this.#repairs;
   }
 
   /** Begins to watch; call once. */
@@ -61,7 +67,8 @@ export class Watch {
 
   async #repair(withTables: boolean): Promise<void> {
     try {
-      await this.#bridges.repair(withTables);
+      const repaired = await this.#bridges.repair(withTables);
+      if (repaired.length > 0) this.#repairs++;
       this.#failure = null;
     } catch (error) {
       const reason = messageOf(error);

@@ -52,6 +52,8 @@ export interface ProxyContext {
    */
   readonly isLocalAddress: (ip: Ip) => boolean;
   readonly limits: ProxyLimits;
+  /** Is told how long each connection to a destination took, and whether there is one. */
+  readonly onDial?: (durationMs: number, isConnected: boolean) => void;
   /** Moves the bytes of tunnels. */
   readonly relay: Relay;
 }

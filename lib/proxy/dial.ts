@@ -38,7 +38,9 @@ export async function dial(
   const admitted = admittedOf(addresses.slice(0, MAX_ADDRESSES), admitIp);
   let failure: Refusal | null = null;
   for (const ip of admitted) {
+    const startedAtMs = performance.now();
     const stream = await connect(ip, port, context.limits.connectMs / admitted.length);
+    context.onDial?.(performance.now() - startedAtMs, !(stream instanceof Refusal));
     // Policy may have changed while the connection was being made.
     if (!(stream instanceof Refusal)) return use(exchange, { stream, ip }, admitIp);
     failure = stream;

@@ -372,6 +372,10 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
         return subscription(answers.events);
       },
     },
+    metrics: {
+      contentType: "text/plain; version=0.0.4; charset=utf-8",
+      text: () => Promise.resolve("outcall_agents 1\n"),
+    },
     requests: {
       list: () => [],
       get: () => {

@@ -29,6 +29,7 @@ Deno.test("without flags every value is the operator guide's default", () => {
     interceptBodyCapBytes: 1_048_576,
     stateDir: "/var/lib/outcall",
     historyBounds: { maxBytes: 268_435_456, maxAgeMs: 2_592_000_000 },
+    metricsListen: null,
     notifyUrl: null,
     logFormat: "text",
   });
@@ -68,8 +69,16 @@ Deno.test("every flag is read", () => {
     interceptBodyCapBytes: 10,
     stateDir: "/v",
     historyBounds: { maxBytes: 2_147_483_648, maxAgeMs: 43_200_000 },
+    metricsListen: null,
     notifyUrl: null,
     logFormat: "json",
+  });
+});
+
+Deno.test("--metrics-listen takes an address of the loopback network", () => {
+  deepEqual(config("--metrics-listen", "127.0.0.2:9464").metricsListen, {
+    address: "127.0.0.2",
+    port: 9464,
   });
 });
 
@@ -105,6 +114,9 @@ const REFUSED: readonly (readonly [args: readonly string[], named: RegExp])[] = 
   [["--history-max-size", "3m"], /--history-max-size.*4m/s],
   [["--history-max-size", "0"], /--history-max-size/],
   [["--history-max-age", "0d"], /--history-max-age.*30d/s],
+  [["--metrics-listen", "0.0.0.0:9464"], /--metrics-listen.*127\.0\.0\.1/s],
+  [["--metrics-listen", "10.0.0.1:9464"], /--metrics-listen.*loopback/s],
+  [["--metrics-listen", "127.0.0.1"], /--metrics-listen/],
   [["--log-format", "xml"], /--log-format.*text or json/s],
   [["--ca-cert", "/c.pem"], /--ca-key/],
   [["--socket", "/run/x.sock", "--agent-socket", "/run/x.sock"], /different/], // ADV-HOST-03
