@@ -6,7 +6,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from "@commande
 import { assertBridgeName, DEFAULT_BRIDGE } from "./bridge/names.ts";
 import { parseUpstreams, type Upstream } from "./dns/upstreams.ts";
 import { messageOf } from "./errors.ts";
-import type { LogFormat } from "./log.ts";
+import type { LogFormat, LogOptions } from "./log.ts";
 import { Cidr } from "./net/cidr.ts";
 import { Ip } from "./net/ip.ts";
 import { DEFAULT_RULES_DIR, DEFAULT_SOCKET, wholeNumber } from "./options.ts";
@@ -64,7 +64,7 @@ export interface DaemonConfig {
   readonly metricsListen: LoopbackAddress | null;
   /** Receives each new rule request; null: nobody does. */
   readonly notifyUrl: URL | null;
-  readonly logFormat: LogFormat;
+  readonly logs: LogOptions;
 }
 
 /** What the command line asked for: run with a configuration, or print text and exit. */
@@ -325,6 +325,7 @@ const COMMAND = new Command("outcalld")
       .argParser(historyAge).default(30 * 86_400_000, "30d"),
   )
   .option("--log-format <format>", "text or json, on stderr", logFormat, "text")
+  .option("--log-redact-hostnames", "keep hosts, addresses and paths out of the log", false)
   .exitOverride();
 
 function configFrom(options: ReturnType<typeof COMMAND.opts>): DaemonConfig {
@@ -355,7 +356,7 @@ function configFrom(options: ReturnType<typeof COMMAND.opts>): DaemonConfig {
     historyBounds: { maxBytes: options.historyMaxSize, maxAgeMs: options.historyMaxAge },
     metricsListen: options.metricsListen ?? null,
     notifyUrl: options.notifyUrl ?? null,
-    logFormat: options.logFormat,
+    logs: { format: options.logFormat, redactHostnames: options.logRedactHostnames },
   };
 }
 

@@ -24,7 +24,7 @@ import { Watch } from "./bridge/watch.ts";
 import { checkCaFiles } from "./ca_files.ts";
 import type { DaemonConfig } from "./config.ts";
 import { DecisionLog } from "./decision.ts";
-import { logDecision } from "./decision_log_line.ts";
+import { DecisionLines } from "./decision_log_line.ts";
 import { DirectAccess } from "./direct.ts";
 import { DnsServer } from "./dns/server.ts";
 import { upstreamsFromResolvConf } from "./dns/upstreams.ts";
@@ -75,6 +75,7 @@ class Daemon {
   readonly #config: DaemonConfig;
   readonly #block: Cidr;
   readonly #decisions = new DecisionLog();
+  readonly #lines = new DecisionLines();
   readonly #history: History;
   readonly #records: DecisionRecords;
   readonly #policy: ActivePolicy;
@@ -97,7 +98,7 @@ class Daemon {
     if (config.ca !== null) checkCaFiles(config.ca);
     this.#config = config;
     this.#block = block;
-    this.#decisions.addSink(logDecision);
+    this.#decisions.addSink(this.#lines.add);
     this.#policy = new ActivePolicy(
       config.rulesDir,
       config.proxy !== null,
@@ -516,7 +517,7 @@ function* stepsOf(config: DaemonConfig): Generator<Step, void> {
  * @returns the exit code: 0 after a signal, 1 when start-up failed.
  */
 export async function runDaemon(config: DaemonConfig): Promise<number> {
-  for (const directive of await configureLogs(config.logFormat)) {
+  for (const directive of await configureLogs(config.logs)) {
     logger("host_api").warn("OUTCALL_LOG: {directive} is not understood", { directive });
   }
   return await runUntilSignal(() => stepsOf(config));

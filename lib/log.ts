@@ -113,11 +113,31 @@ function jsonLine(record: LogRecord): string {
   }) + "\n";
 }
 
+let hostnamesAreRedacted = false;
+
 /**
- * Sends all logs to stderr in `format`. Call once, first thing in a program.
+ * A hostname, address or path as it may stand in a log line: as it is, or `<redacted>` with
+ * `--log-redact-hostnames`. Every line that shows where agents go asks this.
+ */
+export function hostInLog(host: string): string {
+  return hostnamesAreRedacted ? "<redacted>" : host;
+}
+
+/** How logs are written. */
+export interface LogOptions {
+  readonly format: LogFormat;
+  /** See {@linkcode hostInLog}. */
+  readonly redactHostnames: boolean;
+}
+
+/**
+ * Sends all logs to stderr. Call once, first thing in a program.
  * @returns the directives of `OUTCALL_LOG` that were not understood, for a warning.
  */
-export async function configureLogs(format: LogFormat): Promise<readonly string[]> {
+export async function configureLogs(
+  { format, redactHostnames }: LogOptions,
+): Promise<readonly string[]> {
+  hostnamesAreRedacted = redactHostnames;
   const filter = parseLogFilter(Deno.env.get("OUTCALL_LOG") ?? Deno.env.get("RUST_LOG") ?? "");
   const encoder = new TextEncoder();
   const colour = Deno.stderr.isTerminal();

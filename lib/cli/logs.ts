@@ -9,7 +9,7 @@ import { printable } from "../printable.ts";
 import type { DecisionFilter } from "../record/filter.ts";
 import { decisionSchema } from "../record/schema.ts";
 import type { DecisionStats, Tally } from "../record/table.ts";
-import { attemptText, bytesText, durationText } from "../record/text.ts";
+import { bytesText, durationText, whatText } from "../record/text.ts";
 import { writeErr, writeOut } from "./output.ts";
 import { plural, table } from "./render.ts";
 import type { Report, Run } from "./run.ts";
@@ -118,7 +118,7 @@ export function decisionLine(decision: Decision, isUpdate: boolean, style: Style
     style(verdict === "block" ? "red" : "green", shown),
     cell(layer, 9),
     cell(agent === null || agent.name === "" ? source : agent.name, 16),
-    cell([attemptText(decision), ...growth(decision)].join(", "), 44),
+    cell([whatText(decision), ...growth(decision)].join(", "), 44),
     cell(rule === null ? reason : `${reason} ${rule.id}`, 24),
     style("dim", printable(id)),
   ].join(" ");

@@ -7,7 +7,7 @@
 import type { Agent, AgentDirectory } from "../agents.ts";
 import type { Decision, NewDecision, Reason } from "../decision.ts";
 import { messageOf, OutcallError } from "../errors.ts";
-import { logger } from "../log.ts";
+import { hostInLog, logger } from "../log.ts";
 import type { Hostname } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";
 import { restrictedRange } from "../net/restricted.ts";
@@ -407,7 +407,10 @@ export class DnsFilter implements PacketHandler {
       opened = await opening;
     } catch (thrown) {
       if (!(thrown instanceof OutcallError)) throw thrown;
-      log.warn("{host} is not answered: {why}", { host: asked.hostname.name, why: thrown.message });
+      log.warn("{host} is not answered: {why}", {
+        host: hostInLog(asked.hostname.name),
+        why: thrown.message,
+      });
       return this.#fail(asked, "grant_failed", this.#judge(asked));
     }
     // The policy may have changed meanwhile.
@@ -461,7 +464,10 @@ export class DnsFilter implements PacketHandler {
   /** @throws what was thrown, when it is a defect and no failure of the upstreams. */
   #failUpstream(asked: AskedName, judgement: Judgement, thrown: unknown): Uint8Array {
     if (!(thrown instanceof UpstreamError)) throw thrown;
-    log.debug("{host} not resolved: {why}", { host: asked.hostname.name, why: thrown.message });
+    log.debug("{host} not resolved: {why}", {
+      host: hostInLog(asked.hostname.name),
+      why: thrown.message,
+    });
     return this.#fail(asked, "upstream_failed", judgement);
   }
 

@@ -1,7 +1,7 @@
 /** From a host to a connection: resolve, judge every address, and dial exactly what was judged. */
 import { LookupError } from "../dns/lookup.ts";
 import { messageOf } from "../errors.ts";
-import { logger } from "../log.ts";
+import { hostInLog, logger } from "../log.ts";
 import type { Host } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";
 import type { Admission } from "./admission.ts";
@@ -89,7 +89,10 @@ async function resolve(
   try {
     return await within(context.limits.resolveMs, context.resolve(host, exchange.agent));
   } catch (thrown) {
-    log.debug("resolving {host} failed: {error}", { host: host.name, error: messageOf(thrown) });
+    log.debug("resolving {host} failed: {error}", {
+      host: hostInLog(host.name),
+      error: messageOf(thrown),
+    });
     if (thrown instanceof LookupError && thrown.refusal !== null) {
       const { reason, rule, generation } = thrown.refusal;
       throw new Refusal(403, "dial", reason, "the name may not be resolved", { rule, generation });

@@ -4,7 +4,7 @@
  */
 import type { Agent } from "../agents.ts";
 import type { Attempt, Decision } from "../decision.ts";
-import { logger } from "../log.ts";
+import { hostInLog, logger } from "../log.ts";
 import type { Admission } from "./admission.ts";
 import { Refusal } from "./refusal.ts";
 import type { Relay, Tunnel } from "./relay/relay.ts";
@@ -64,7 +64,7 @@ export class Exchange {
     const report = await tunnel.ended;
     log.debug("tunnel of {agent} to {host} {end}: {upBytes} bytes up, {downBytes} down", {
       agent: this.agent.name,
-      host: this.attempt.host,
+      host: hostInLog(this.attempt.host ?? ""),
       ...report,
     });
   }

@@ -31,7 +31,7 @@ Deno.test("without flags every value is the operator guide's default", () => {
     historyBounds: { maxBytes: 268_435_456, maxAgeMs: 2_592_000_000 },
     metricsListen: null,
     notifyUrl: null,
-    logFormat: "text",
+    logs: { format: "text", redactHostnames: false },
   });
 });
 
@@ -47,7 +47,7 @@ Deno.test("every flag is read", () => {
     ...["--agent-rule-rate", "7/8", "--subnet-block", "192.168.0.0/20"],
     ...["--ca-cert", "/c.pem", "--ca-key", "/k.pem", "--intercept-leaf-ttl-secs", "600"],
     ...["--intercept-body-cap-bytes", "10", "--state-dir", "/v", "--log-format", "json"],
-    ...["--history-max-size", "2g", "--history-max-age", "12h"],
+    ...["--history-max-size", "2g", "--history-max-age", "12h", "--log-redact-hostnames"],
   );
   deepEqual(given, {
     socketPath: "/s/h.sock",
@@ -71,7 +71,7 @@ Deno.test("every flag is read", () => {
     historyBounds: { maxBytes: 2_147_483_648, maxAgeMs: 43_200_000 },
     metricsListen: null,
     notifyUrl: null,
-    logFormat: "json",
+    logs: { format: "json", redactHostnames: true },
   });
 });
 
