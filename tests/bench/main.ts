@@ -1,8 +1,9 @@
 /**
- * `deno task bench [policy|dns|proxy|agent] [--json]`: measures Outcall and real peers side by side in
+ * `deno task bench [policy|dns|proxy|agent|churn] [--json]`: measures Outcall and real peers side by side in
  * one run. A table for people, or one JSON object a line.
  */
 import { agentSuite } from "./agent.ts";
+import { churnSuite } from "./churn.ts";
 import { dnsSuite } from "./dns.ts";
 import { policySuite } from "./policy.ts";
 import { proxySuite } from "./proxy.ts";
@@ -13,6 +14,7 @@ const SUITES: Readonly<Record<string, Suite>> = {
   dns: dnsSuite,
   proxy: proxySuite,
   agent: agentSuite,
+  churn: churnSuite,
 };
 
 function figure(value: number): string {

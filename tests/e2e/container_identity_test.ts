@@ -5,6 +5,7 @@ import { Container } from "../lab/container.ts";
 import { recordedDecisions } from "../lab/decisions.ts";
 import { importImage } from "../lab/dockerd.ts";
 import { CLIENTS } from "../lab/engine.ts";
+import { leftovers, nothingLeft } from "../lab/leftovers.ts";
 import { labTest } from "../lab/requirements.ts";
 import { HostileLab, IMAGE, MANAGED, TOOLS } from "./hostile.ts";
 
@@ -125,5 +126,19 @@ labTest("a name belongs to the container that Docker gave it to", { tools: TOOLS
     assert.deepEqual([await ask(owner), await ask(thief)], [REFUSED, REFUSED]);
     await remove("thief");
     await eventually(async () => await ask(owner) === ALLOWED);
+  });
+
+  await t.step("containers that come and go leave nothing behind", async () => {
+    await remove("db-agent");
+    const come = (count: number): Promise<string> => {
+      const agent = `docker run --rm --name many-{} --network ${MANAGED} ${IMAGE} id`;
+      return lab.host.must(["bash", "-c", `seq ${count} | xargs -P 4 -I{} ${agent}`], {
+        timeoutMs: 60_000,
+      });
+    };
+    await come(4); // what is made once is no leak
+    const before = await leftovers(lab.host, stage.daemon);
+    await come(20);
+    await nothingLeft(lab.host, stage.daemon, before);
   });
 });
