@@ -43,6 +43,7 @@ import { Cidr } from "./net/cidr.ts";
 import { MetricsListener } from "./metrics/listener.ts";
 import { Metrics } from "./metrics/metrics.ts";
 import { NamespaceAgents } from "./namespace/agents.ts";
+import { Observations } from "./observe.ts";
 import { ActivePolicy } from "./policy.ts";
 import { ProxyServer } from "./proxy/server.ts";
 import { History } from "./record/history.ts";
@@ -79,6 +80,7 @@ class Daemon {
   readonly #history: History;
   readonly #records: DecisionRecords;
   readonly #policy: ActivePolicy;
+  readonly #observations = new Observations((keys) => this.#policy.observe(keys));
   readonly #bridges: Bridges;
   readonly #watch: Watch;
   readonly #metrics: Metrics;
@@ -135,6 +137,7 @@ class Daemon {
       agentSocketFolder: agentSocketFolder(config.agentSocketPath),
       shimPath: config.shimPath,
       enforce: () => this.#enforcement.up(),
+      observe: this.#observations.begin,
     });
     this.#docker = new Docker({
       namespaceAgents: this.#namespaceAgents,
@@ -153,6 +156,7 @@ class Daemon {
       containers: {
         proxyPort,
         judge: (facts) => this.#containerRules.judge(facts),
+        observe: this.#observations.begin,
         decisions: this.#decisions,
         agentSocketPath: config.agentSocketPath,
         shimPath: config.shimPath,
@@ -205,6 +209,8 @@ class Daemon {
     this.#policy.onSwap(() => void this.#proxy?.rejudge());
     agents.onChange(() => void this.#proxy?.reidentify());
     this.#namespaceAgents.onChange(() => agents.localChanged());
+    agents.onGone((containerId) => this.#observations.gone(containerId));
+    this.#namespaceAgents.onGone((cable) => this.#observations.gone(cable));
     this.#bridges.onNewPins(() => agents.portsPinned());
   }
 
@@ -407,6 +413,7 @@ class Daemon {
       networks: this.#docker.networks,
       containers: this.#docker.containers,
       namespaceAgents: this.#namespaceAgents,
+      observations: this.#observations,
       decisions: this.#records,
       requests: this.#requests,
       metrics: this.#metrics,
@@ -465,6 +472,7 @@ class Daemon {
     const dns = this.#dns.status();
     const proxy = this.#proxy?.status();
     const isEnforcing = bridge.up && bridge.nftables === "active";
+    const observation = this.#observations.health();
     return [
       {
         name: "bridge",
@@ -485,6 +493,7 @@ class Daemon {
       },
       this.#docker.health(),
       this.#history.health(),
+      ...(observation === null ? [] : [observation]),
     ];
   }
 }

@@ -16,6 +16,7 @@ import { messageOf, OutcallError } from "./errors.ts";
 import { logger } from "./log.ts";
 import { Mutex } from "./mutex.ts";
 import { type DecisionExplanation, explainDecision } from "./record/explain.ts";
+import { suggest, type Suggestion, type SuggestionRequest } from "./record/suggest.ts";
 import { type Answer, answer } from "./rules/answer.ts";
 import { compilePolicy, type CompileResult } from "./rules/compile.ts";
 import { type RuleCounter, RuleCounters } from "./rules/counters.ts";
@@ -162,6 +163,10 @@ export class ActivePolicy implements PolicyService {
 
   explainDecision(decision: Decision, recorded: Iterable<Decision>): DecisionExplanation {
     return explainDecision(decision, this.#history, this.#policy, recorded);
+  }
+
+  suggest(recorded: Iterable<Decision>, request: SuggestionRequest): Suggestion {
+    return suggest(this.#policy, recorded, request);
   }
 
   evaluate(layer: Layer, facts: Facts): Verdict {

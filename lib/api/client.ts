@@ -15,6 +15,7 @@ import {
 import { decisionExplanation, type DecisionExplanationReply } from "./explain.ts";
 import { decisionList, decisionStats } from "./decisions.ts";
 import { NDJSON } from "./ndjson.ts";
+import { type ActiveObservation, observationList, observationsEnded } from "./observe.ts";
 import * as replies from "./replies.ts";
 import {
   ruleRequest,
@@ -25,9 +26,11 @@ import {
 } from "./requests.ts";
 import type { DiffResult, DnsTestResult, ExplainResult, ExpressionReply } from "./replies.ts";
 import { STOP_TIMEOUT_DEFAULT_SECS } from "./schemas.ts";
+import { suggestion, type SuggestionReply } from "./suggest.ts";
 import type {
   AgentAttachment,
   AgentAttachRequest,
+  AgentJoinRequest,
   BridgeStatus,
   ContainerCreateRequest,
   ContainerCreateResult,
@@ -158,6 +161,14 @@ export class HostClient {
     return this.#get(decisionExplanation, path);
   }
 
+  /**
+   * Rules for what an agent was seen to do since a time in ISO 8601; `suggest.nothing` without any.
+   * @param blocked Cover what was refused for want of a rule, too.
+   */
+  suggest(agent: string, since: string, blocked: boolean): Promise<SuggestionReply> {
+    return this.#get(suggestion, "/api/v1/suggest", { agent, since, blocked: String(blocked) });
+  }
+
   /** What would change with these rule files; `rules.invalid` when they cannot be loaded. */
   diffRules(files: readonly RuleFile[]): Promise<DiffResult> {
     return this.#post(replies.diffResult, "/api/v1/rules/diff", { files });
@@ -273,8 +284,19 @@ export class HostClient {
   }
 
   /** Has that cable plugged in. */
-  async joinAgent(port: string): Promise<void> {
-    await this.#post(replies.agentJoined, "/api/v1/agent/join", { port });
+  async joinAgent(port: string, observeSecs?: number): Promise<void> {
+    const wanted: AgentJoinRequest = { port, observe_secs: observeSecs };
+    await this.#post(replies.agentJoined, "/api/v1/agent/join", wanted);
+  }
+
+  /** Agents that are observed. */
+  async observations(): Promise<readonly ActiveObservation[]> {
+    return (await this.#get(observationList, "/api/v1/observations")).observations;
+  }
+
+  /** Ends the observation of an agent, by name or key. */
+  endObservation(agent: string): Promise<{ readonly ended: number }> {
+    return this.#post(observationsEnded, "/api/v1/observations/end", { agent });
   }
 
   /** Creates and starts an agent container. */

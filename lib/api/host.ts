@@ -12,6 +12,7 @@ import { explainRoutes } from "./explain.ts";
 import { dnsTestQuery } from "./facts.ts";
 import { grantRoutes } from "./grants.ts";
 import { NDJSON } from "./ndjson.ts";
+import { observationRoutes } from "./observe.ts";
 import type { DnsTestResult } from "./replies.ts";
 import { type ApiApp, apiApp, type ApiContext, readBody, readQuery, type Route } from "./router.ts";
 import { requestRoutes } from "./requests.ts";
@@ -30,6 +31,7 @@ import {
   nothing,
 } from "./schemas.ts";
 import type { HostServices, PartHealth } from "./services.ts";
+import { suggestRoutes } from "./suggest.ts";
 
 /** A blank line this often keeps a silent stream from looking dead to the client. */
 const STREAM_HEARTBEAT_MS = 10_000;
@@ -44,8 +46,10 @@ export function hostApp(services: HostServices): ApiApp {
     ...networkRoutes(services),
     ...containerRoutes(services),
     ...agentRoutes(services),
+    ...observationRoutes(services.observations),
     ...decisionRoutes(services.decisions),
     ...explainRoutes(services),
+    ...suggestRoutes(services),
     ...requestRoutes(services.requests),
     ...daemonRoutes(services),
   ], "host_api");

@@ -58,6 +58,13 @@ export const networkCreate = z.strictObject({
   gateway: optional(z.string()),
 }) satisfies z.ZodType<NetworkCreateRequest>;
 
+/** How long an agent is observed unless the request says otherwise. */
+export const OBSERVE_DEFAULT_SECS = 3_600;
+/** Longest observation: what needs more than a day is no trial run. */
+const OBSERVE_MAX_SECS = 86_400;
+/** How long to observe a new agent; absent: not at all. */
+const observeSecs = z.int().min(1).max(OBSERVE_MAX_SECS);
+
 /** `POST /api/v1/container/create` */
 export const containerCreate = z.strictObject({
   image: z.string(),
@@ -74,6 +81,7 @@ export const containerCreate = z.strictObject({
   include_outcall_helper_mounts: optional(z.boolean()),
   interactive: optional(z.boolean()),
   tty: optional(z.boolean()),
+  observe_secs: optional(observeSecs),
 }) satisfies z.ZodType<ContainerCreateRequest>;
 
 /** `GET /api/v1/container` */
@@ -106,6 +114,7 @@ export const agentAttach = z.strictObject({
 /** `POST /api/v1/agent/join` */
 export const agentJoin = z.strictObject({
   port: z.string(),
+  observe_secs: optional(observeSecs),
 }) satisfies z.ZodType<AgentJoinRequest>;
 
 /** `POST /api/v1/container/pull` */

@@ -11,6 +11,7 @@ import type { DecisionFilter } from "../record/filter.ts";
 import type { DecisionList, DecisionQuery } from "../record/records.ts";
 import type { Subscription } from "../record/streams.ts";
 import type { DecisionStats, StatsQuery } from "../record/table.ts";
+import type { Suggestion, SuggestionRequest } from "../record/suggest.ts";
 import type { RuleCounter } from "../rules/counters.ts";
 import type { PolicyDiff, RuleChanges, TestDiff } from "../rules/diff.ts";
 import type { Explanation } from "../rules/explain.ts";
@@ -18,6 +19,7 @@ import type { RuleFile } from "../rules/read.ts";
 import type { RequestSpec } from "../rules/request.ts";
 import type { Facts, Layer, Verdict } from "../rules/types.ts";
 import type { GrantService } from "./grants.ts";
+import type { ObservationService } from "./observe.ts";
 import type { RuleRequestService } from "./requests.ts";
 
 /** State of the default bridge, checked afresh on every call. */
@@ -98,6 +100,8 @@ export interface PolicyService {
   explain(request: RequestSpec): Explanation;
   /** Why a recorded decision came out as it did; `recorded` is what else was attempted. */
   explainDecision(decision: Decision, recorded: Iterable<Decision>): DecisionExplanation;
+  /** Rules for what an agent was seen to do; throws `suggest.nothing` (404). */
+  suggest(recorded: Iterable<Decision>, request: SuggestionRequest): Suggestion;
   /** What would change with these rule files; throws `rules.invalid` (422) when they cannot be loaded. */
   diff(files: readonly RuleFile[], recorded: Iterable<Decision>): PolicyDiffResult;
 }
@@ -224,6 +228,8 @@ export interface ContainerCreateRequest {
   readonly include_outcall_helper_mounts?: boolean | undefined;
   readonly interactive?: boolean | undefined;
   readonly tty?: boolean | undefined;
+  /** Observe it for so long from its first packet on; absent: not at all. */
+  readonly observe_secs?: number | undefined;
 }
 
 /** What became of a request for a container. */
@@ -303,6 +309,8 @@ export interface AgentAttachment {
 /** Asks to plug a cable in. */
 export interface AgentJoinRequest {
   readonly port: string;
+  /** Observe it for so long from its first packet on; absent: not at all. */
+  readonly observe_secs?: number | undefined;
 }
 
 /** Agents in network namespaces of this host, without Docker. */
@@ -352,6 +360,7 @@ export interface HostServices {
   readonly networks: NetworkService;
   readonly containers: ContainerService;
   readonly namespaceAgents: NamespaceAgentService;
+  readonly observations: ObservationService;
   readonly decisions: DecisionService;
   readonly requests: RuleRequestService;
   readonly metrics: MetricsService;

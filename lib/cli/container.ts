@@ -1,13 +1,13 @@
 /** `outcall container …`: hardened agent containers (S008-IF-007, S008-IF-008). */
 import type { CommandUnknownOpts } from "@commander-js/extra-typings";
-import { STOP_TIMEOUT_DEFAULT_SECS, STOP_TIMEOUT_MAX_SECS } from "../api/schemas.ts";
+import { OBSERVE_DEFAULT_SECS, STOP_TIMEOUT_DEFAULT_SECS, STOP_TIMEOUT_MAX_SECS } from "../api/schemas.ts";
 import type { ContainerDetail } from "../api/services.ts";
 import { wholeNumber } from "../options.ts";
 import { printable } from "../printable.ts";
 import { writeErr } from "./output.ts";
 import { labels, table } from "./render.ts";
 import type { Run } from "./run.ts";
-import { collect, memorySize } from "./values.ts";
+import { collect, duration, memorySize, OBSERVE_HELP } from "./values.ts";
 
 const NO_STRINGS: readonly string[] = [];
 
@@ -35,6 +35,7 @@ function addCreate(container: CommandUnknownOpts, run: Run): void {
     .option("-u, --user <uid:gid>", "numeric user and group, neither zero")
     .option("-t, --tty", "allocate a terminal", false)
     .option("-i, --interactive", "keep stdin open", false)
+    .option("--observe [time]", OBSERVE_HELP, duration)
     .action((command, options) =>
       run(async (client) => {
         const result = await client.createContainer({
@@ -52,6 +53,7 @@ function addCreate(container: CommandUnknownOpts, run: Run): void {
           include_outcall_helper_mounts: true,
           interactive: options.interactive,
           tty: options.tty,
+          observe_secs: options.observe === true ? OBSERVE_DEFAULT_SECS : options.observe,
         });
         for (const warning of result.warnings) writeErr(`warning: ${printable(warning)}\n`);
         return { json: result, lines: [`Container "${result.name}" created and started.`] };

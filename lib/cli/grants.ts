@@ -3,21 +3,10 @@ import { type CommandUnknownOpts, InvalidArgumentError } from "@commander-js/ext
 import type { ActiveGrant } from "../api/grants.ts";
 import { table } from "./render.ts";
 import type { Run } from "./run.ts";
+import { duration } from "./values.ts";
 
 /** HTTPS, the port that agents mostly want. */
 const DEFAULT_PORT = 443;
-
-const UNIT_SECS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600 };
-
-/** Seconds, written `90s`, `15m` or `2h`. */
-function duration(text: string): number {
-  const [, digits, unit] = /^([0-9]{1,6})([smh])$/.exec(text) ?? [];
-  const secs = Number(digits) * (UNIT_SECS[unit ?? ""] ?? NaN);
-  if (!Number.isInteger(secs) || secs < 1) {
-    throw new InvalidArgumentError("It must be a time such as 90s, 15m or 2h.");
-  }
-  return secs;
-}
 
 /** An address or network, with or without a port. */
 function destination(text: string): { readonly destination: string; readonly port: number } {

@@ -12,11 +12,13 @@ import { addGrantCommands } from "./grants.ts";
 import { addLogsCommands } from "./logs.ts";
 import { addNetworkCommands } from "./network.ts";
 import { writeErr, writeOut } from "./output.ts";
+import { addObserveCommands } from "./observe.ts";
 import { addProxyCommands } from "./proxy.ts";
 import { addRequestsCommands } from "./requests.ts";
 import { addRulesCommands } from "./rules.ts";
 import { EXIT, type Run, runTask } from "./run.ts";
 import { addLocalCommand } from "./local.ts";
+import { addSuggestCommand } from "./suggest.ts";
 
 const ONBOARDING = `Outcall decides what your agent containers can reach.
 
@@ -58,8 +60,10 @@ export async function main(args: readonly string[]): Promise<number> {
   addNetworkCommands(program, run);
   addContainerCommands(program, run);
   addLocalCommand(program, run);
+  addObserveCommands(program, run);
   addRulesCommands(program, run);
   addDecisionCommand(program, run);
+  addSuggestCommand(program, run);
   addGrantCommands(program, run);
   addRequestsCommands(program, run);
   addLogsCommands(program, run);

@@ -9,6 +9,10 @@ const UNITS: Readonly<Record<string, number>> = {
   g: 1024 ** 3,
 };
 
+/** What `--observe` is for. */
+export const OBSERVE_HELP =
+  "let out, and record, what no rule allows or blocks, for a time such as 30m (1h): see `suggest`";
+
 /** Bytes, written as Docker does: `256m`, `1g`, or a plain number of bytes. */
 export function memorySize(text: string): number {
   const [, digits, unit] = /^([0-9]+)([bkmg]?)$/.exec(text.toLowerCase()) ?? [];
@@ -17,6 +21,18 @@ export function memorySize(text: string): number {
     throw new InvalidArgumentError("It must be a size such as 256m or 1g.");
   }
   return bytes;
+}
+
+const UNIT_SECS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600 };
+
+/** Seconds, written `90s`, `15m` or `2h`. */
+export function duration(text: string): number {
+  const [, digits, unit] = /^([0-9]{1,6})([smh])$/.exec(text) ?? [];
+  const secs = Number(digits) * (UNIT_SECS[unit ?? ""] ?? NaN);
+  if (!Number.isInteger(secs) || secs < 1) {
+    throw new InvalidArgumentError("It must be a time such as 90s, 15m or 2h.");
+  }
+  return secs;
 }
 
 /** Gathers an option that may be given several times. */

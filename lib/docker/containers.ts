@@ -13,6 +13,7 @@ import type {
 } from "../api/services.ts";
 import type { DecisionLog } from "../decision.ts";
 import { messageOf, OutcallError } from "../errors.ts";
+import type { Observe } from "../observe.ts";
 import { logger } from "../log.ts";
 import type { ContainerVerdict } from "../rules/container.ts";
 import type { Facts } from "../rules/types.ts";
@@ -42,6 +43,7 @@ export interface ContainerManagerOptions {
   readonly proxyPort: number | null;
   /** What the rules say to a creation. */
   readonly judge: (facts: Pick<Facts, "docker" | "agent">) => ContainerVerdict;
+  readonly observe: Observe;
   /** Where what they said is recorded. */
   readonly decisions: Pick<DecisionLog, "record">;
   /** The agent socket on the host; absolute. */
@@ -150,6 +152,13 @@ export class ContainerManager implements ContainerService {
     const spec = containerSpec(checked, { network, proxyPort, binds, helpers, createdAt });
     const id = await this.#engine.createContainer(spec);
     try {
+      if (checked.observeSecs !== undefined) {
+        const agent = { name: agentName(checked.name, {}), containerId: id };
+        await this.#options.observe(agent, checked.observeSecs);
+        warnings.push(
+          `"${checked.name}" is observed for ${checked.observeSecs} s: whatever no rule blocks is let out`,
+        );
+      }
       await this.#engine.startContainer(id);
       await this.#verify(id, network);
     } catch (error) {

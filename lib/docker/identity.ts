@@ -133,6 +133,7 @@ export class AgentIndex implements AgentDirectory {
   #generation = 0;
   #following = false;
   readonly #listeners: (() => void)[] = [];
+  readonly #goneListeners: ((containerId: string | null) => void)[] = [];
 
   constructor(options: AgentIndexOptions) {
     this.#engine = options.engine;
@@ -144,6 +145,11 @@ export class AgentIndex implements AgentDirectory {
   /** Calls `listener` whenever the agent at some address may have become another one, or none. */
   onChange(listener: () => void): void {
     this.#listeners.push(listener);
+  }
+
+  /** Calls `listener` with the id of each container that has ended; null: nobody can tell of any. */
+  onGone(listener: (containerId: string | null) => void): void {
+    this.#goneListeners.push(listener);
   }
 
   identify(address: string): Agent | null | Promise<Agent | null> {
@@ -183,6 +189,7 @@ export class AgentIndex implements AgentDirectory {
     this.#following = false;
     this.#generation++;
     this.#views.clear();
+    this.#gone(null);
   }
 
   /** The event stream is up: keeps what is read from now on. */
@@ -214,6 +221,12 @@ export class AgentIndex implements AgentDirectory {
     } else if (Type === "container" && ["die", "destroy", "rename"].includes(Action)) {
       this.#forget(Actor.ID);
     }
+    const gone = Type === "container" && (Action === "die" || Action === "destroy")
+      ? Actor.ID
+      : Type === "network" && Action === "disconnect"
+      ? Actor.Attributes["container"]
+      : undefined;
+    if (gone !== undefined) this.#gone(gone);
   }
 
   /** Reads a network somebody has joined, so that the first question about them need not wait. */
@@ -258,6 +271,10 @@ export class AgentIndex implements AgentDirectory {
     if (pin === undefined) return claimed; // nobody can speak from there
     const owner = this.#owners.get(pin.index);
     return owner === undefined ? undefined : owner === claimed.containerId ? claimed : null;
+  }
+
+  #gone(containerId: string | null): void {
+    for (const listener of this.#goneListeners) listener(containerId);
   }
 
   #changed(): void {

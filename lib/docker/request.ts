@@ -62,6 +62,8 @@ export interface CheckedRequest {
   readonly withHelpers: boolean;
   readonly interactive: boolean;
   readonly tty: boolean;
+  /** Undefined: not at all. */
+  readonly observeSecs: number | undefined;
 }
 
 function byteLength(text: string): number {
@@ -198,6 +200,7 @@ export function checkRequest(request: ContainerCreateRequest): CheckedRequest {
     withHelpers: request.include_outcall_helper_mounts ?? false,
     interactive: request.interactive ?? false,
     tty: request.tty ?? false,
+    observeSecs: request.observe_secs,
   };
 }
 

@@ -21,6 +21,7 @@ import { followLinks } from "../linux/netlink_events.ts";
 import { type Link, RouteNetlink } from "../linux/rtnetlink.ts";
 import { logger } from "../log.ts";
 import { Mutex } from "../mutex.ts";
+import type { Observe } from "../observe.ts";
 import { Cidr } from "../net/cidr.ts";
 import { agentBehind, aliasOf, isPortName, newPortName } from "./links.ts";
 
@@ -38,6 +39,7 @@ export interface NamespaceAgentsOptions {
   readonly shimPath: string;
   /** Brings ports that are new on a managed bridge under enforcement. */
   readonly enforce: () => Promise<void>;
+  readonly observe: Observe;
 }
 
 /** The interface's name inside. */
@@ -54,6 +56,7 @@ export class NamespaceAgents implements NamespaceAgentService {
   readonly #options: NamespaceAgentsOptions;
   readonly #mutex = new Mutex();
   readonly #listeners: (() => void)[] = [];
+  readonly #goneListeners: ((cable: string) => void)[] = [];
   #agents: ReadonlyMap<string, Agent> = new Map();
   /** By the number of the network namespace that the cable leads to. */
   #behind: ReadonlyMap<number, Agent> = new Map();
@@ -66,6 +69,11 @@ export class NamespaceAgents implements NamespaceAgentService {
   /** Calls `listener` whenever an agent has come or gone. */
   onChange(listener: () => void): void {
     this.#listeners.push(listener);
+  }
+
+  /** Calls `listener` with the name of each cable that is gone. */
+  onGone(listener: (cable: string) => void): void {
+    this.#goneListeners.push(listener);
   }
 
   /** The agent at this address, or undefined when there is none. */
@@ -119,7 +127,12 @@ export class NamespaceAgents implements NamespaceAgentService {
     }
     this.#behind = behind;
     if (JSON.stringify([...agents]) === JSON.stringify([...this.#agents])) return;
+    const cables = new Set([...agents.values()].map(({ cable }) => cable));
+    const gone = [...this.#agents.values()].flatMap(({ cable }) =>
+      cable === undefined || cables.has(cable) ? [] : [cable]
+    );
     this.#agents = agents;
+    for (const cable of gone) for (const listener of this.#goneListeners) listener(cable);
     for (const listener of this.#listeners) listener();
   }
 
@@ -152,7 +165,9 @@ export class NamespaceAgents implements NamespaceAgentService {
    * Plugs the cable into the bridge, once the other end has its address.
    * @throws OutcallError `agent.missing` (404), `network.missing` (404).
    */
-  join({ port }: AgentJoinRequest): Promise<{ readonly port: string; readonly joined: true }> {
+  join(
+    { port, observe_secs: observeSecs }: AgentJoinRequest,
+  ): Promise<{ readonly port: string; readonly joined: true }> {
     return this.#mutex.run(async () => {
       using netlink = new RouteNetlink();
       const link = isPortName(port) ? netlink.link(port) : null;
@@ -166,6 +181,7 @@ export class NamespaceAgents implements NamespaceAgentService {
       netlink.setMaster(link, master);
       netlink.setUp(link);
       await this.#options.enforce();
+      if (observeSecs !== undefined) await this.#options.observe(agent, observeSecs);
       this.refresh();
       log.info("agent {agent} runs at {address} on {network}", {
         agent: agent.name,

@@ -28,6 +28,8 @@ export interface AgentCommand {
   readonly name: string | undefined;
   readonly network: string | undefined;
   readonly user: User;
+  /** Observe it for so long; undefined: not at all. */
+  readonly observeSecs: number | undefined;
 }
 
 /** A user no host knows: it owns no file. */
@@ -126,7 +128,7 @@ export async function runAgent(client: HostClient, agent: AgentCommand): Promise
   isolate();
   const attachment = await client.attachAgent({ name: agent.name, network: agent.network });
   setUp(attachment);
-  await client.joinAgent(attachment.port);
+  await client.joinAgent(attachment.port, agent.observeSecs);
   const { uid, gid } = agent.user;
   let child: Deno.ChildProcess;
   try {

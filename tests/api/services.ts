@@ -15,6 +15,7 @@ import type {
   PartHealth,
   RuleSummary,
 } from "../../lib/api/services.ts";
+import { suggest } from "../../lib/record/suggest.ts";
 import { explain } from "../../lib/rules/explain.ts";
 import { emptyPolicy } from "../../lib/rules/policy.ts";
 import type { Facts, Layer, Verdict } from "../../lib/rules/types.ts";
@@ -184,6 +185,7 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
       explain: (request) => explain(emptyPolicy(1), request),
       explainDecision: (decision, recorded) =>
         explainDecision(decision, new PolicyHistory(), emptyPolicy(1), recorded),
+      suggest: (recorded, request) => suggest(emptyPolicy(1), recorded, request),
       diff: () => {
         throw new OutcallError(422, "rules.invalid", "the rules are not valid");
       },
@@ -311,6 +313,18 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
       join: ({ port }: AgentJoinRequest) => {
         calls.push(["agent.join", { port }]);
         return Promise.resolve({ port, joined: true as const });
+      },
+    },
+    observations: {
+      list: () => [{
+        agent: "worker",
+        key: CONTAINER.container_id,
+        began_at: "2026-05-04T09:30:00.000Z",
+        ends_in_secs: 3540,
+      }],
+      end: (agent) => {
+        calls.push(["observations.end", agent]);
+        return Promise.resolve(1);
       },
     },
     containers: {

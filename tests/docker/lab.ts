@@ -39,9 +39,13 @@ export const NO_NAMESPACE_AGENTS = {
 /** The rules of a container manager, and where their decisions are recorded. */
 export function judgedBy(
   ...rules: readonly RuleSpec[]
-): Pick<ContainerManagerOptions, "judge"> & { readonly decisions: DecisionLog } {
+): Pick<ContainerManagerOptions, "judge" | "observe"> & { readonly decisions: DecisionLog } {
   const containerRules = new ContainerRules(policyOf(...rules));
-  return { judge: (facts) => containerRules.judge(facts), decisions: new DecisionLog() };
+  return {
+    judge: (facts) => containerRules.judge(facts),
+    observe: () => Promise.reject(new Error("nobody is to be observed")),
+    decisions: new DecisionLog(),
+  };
 }
 
 /** Bridges without a firewall, and a record of what was asked for. */
