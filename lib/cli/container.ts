@@ -1,6 +1,10 @@
 /** `outcall container …`: hardened agent containers (S008-IF-007, S008-IF-008). */
 import type { CommandUnknownOpts } from "@commander-js/extra-typings";
-import { OBSERVE_DEFAULT_SECS, STOP_TIMEOUT_DEFAULT_SECS, STOP_TIMEOUT_MAX_SECS } from "../api/schemas.ts";
+import {
+  OBSERVE_DEFAULT_SECS,
+  STOP_TIMEOUT_DEFAULT_SECS,
+  STOP_TIMEOUT_MAX_SECS,
+} from "../api/schemas.ts";
 import type { ContainerDetail } from "../api/services.ts";
 import { wholeNumber } from "../options.ts";
 import { printable } from "../printable.ts";
