@@ -191,8 +191,8 @@ class Daemon {
     this.#proxy = config.proxy === null ? null : new ProxyServer({
       ...config.proxy,
       agents,
-      judge,
       decisions: this.#decisions,
+      onFailures: this.#policy.countFailures,
       resolve: (hostname, agent) => this.#dns.resolveFor(agent, hostname),
       onDial: this.#metrics.decisions.countDial,
       isLocalAddress: (ip) => isHostAddress(ip) || this.#enforcement.contains(ip),
@@ -206,7 +206,7 @@ class Daemon {
     this.#docker.agents.onChange(() => this.#dns.forgetAgents());
     this.#policy.onSwap(() => direct.rejudge());
     agents.onChange(() => direct.identitiesChanged());
-    this.#policy.onSwap(() => void this.#proxy?.rejudge());
+    this.#policy.onSwap(async ({ data }) => void await this.#proxy?.usePolicy(data));
     agents.onChange(() => void this.#proxy?.reidentify());
     this.#namespaceAgents.onChange(() => agents.localChanged());
     agents.onGone((containerId) => this.#observations.gone(containerId));

@@ -70,6 +70,10 @@ function levelOf(filter: LogFilter, target: Target): LogLevel | null {
   return level === undefined ? filter.defaultLevel : level; // null means off, not unset
 }
 
+function logFilter(): LogFilter {
+  return parseLogFilter(Deno.env.get("OUTCALL_LOG") ?? Deno.env.get("RUST_LOG") ?? "");
+}
+
 /** The logger of one subsystem. */
 export function logger(target: Target): Logger {
   return getLogger(["outcall", target]);
@@ -138,7 +142,7 @@ export async function configureLogs(
   { format, redactHostnames }: LogOptions,
 ): Promise<readonly string[]> {
   hostnamesAreRedacted = redactHostnames;
-  const filter = parseLogFilter(Deno.env.get("OUTCALL_LOG") ?? Deno.env.get("RUST_LOG") ?? "");
+  const filter = logFilter();
   const encoder = new TextEncoder();
   const colour = Deno.stderr.isTerminal();
   const render = format === "json"
@@ -157,4 +161,51 @@ export async function configureLogs(
     ],
   });
   return filter.rejected;
+}
+
+/** A record on its way from another thread. */
+export interface RemoteLogRecord {
+  readonly category: readonly string[];
+  readonly level: LogLevel;
+  readonly message: string;
+  /** Plain values. */
+  readonly properties: Readonly<Record<string, unknown>>;
+}
+
+function textOf(raw: LogRecord["rawMessage"]): string {
+  return typeof raw === "string" ? raw : raw.join("");
+}
+
+/** How a thread must log, to be told to it: see {@linkcode forwardLogs}. */
+export function threadLogOptions(): Pick<LogOptions, "redactHostnames"> {
+  return { redactHostnames: hostnamesAreRedacted };
+}
+
+/** Sends all logs of this thread to where {@linkcode logRemote} writes them. */
+export async function forwardLogs(
+  { redactHostnames }: Pick<LogOptions, "redactHostnames">,
+  send: (record: RemoteLogRecord) => void,
+): Promise<void> {
+  hostnamesAreRedacted = redactHostnames;
+  const filter = logFilter();
+  await configure({
+    reset: true,
+    sinks: {
+      main: ({ category, level, rawMessage, properties }): void =>
+        send({ category, level, message: textOf(rawMessage), properties }),
+    },
+    loggers: [
+      { category: ["logtape", "meta"], lowestLevel: "error", sinks: ["main"] },
+      ...TARGETS.map((target) => ({
+        category: ["outcall", target],
+        lowestLevel: levelOf(filter, target),
+        sinks: ["main" as const],
+      })),
+    ],
+  });
+}
+
+/** Logs what another thread had to say. */
+export function logRemote({ category, level, message, properties }: RemoteLogRecord): void {
+  getLogger(category)[level](message, { ...properties });
 }

@@ -209,7 +209,7 @@ export class ActivePolicy implements PolicyService {
   readonly judge: Judge = (layer, facts) => {
     const policy = this.#policy;
     const verdict = decide(policy, layer, facts);
-    if (verdict.failures !== undefined) this.#countFailures(verdict.failures);
+    if (verdict.failures !== undefined) this.countFailures(verdict.failures);
     return { verdict, generation: policy.generation };
   };
 
@@ -305,12 +305,13 @@ export class ActivePolicy implements PolicyService {
     await Promise.all(this.#listeners.map((listener) => this.#tell(listener, policy)));
   }
 
-  #countFailures(failures: readonly RuleFailure[]): void {
+  /** Counts rules that failed where another thread judged, and warns of them now and then. */
+  readonly countFailures = (failures: readonly RuleFailure[]): void => {
     for (const { id, file, line, message } of this.#counters.countFailures(failures, Date.now())) {
       const place = `${file}:${line}`;
       log.warn("{place}: rule {id} cannot be evaluated: {message}", { place, id, message });
     }
-  }
+  };
 
   /** One listener that throws must not keep the others from cutting what the new rules forbid. */
   async #tell(listener: SwapListener, policy: Policy): Promise<void> {

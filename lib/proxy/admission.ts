@@ -1,10 +1,10 @@
 /** Asks policy: each function returns why an attempt may go on, or throws the refusal. */
 import { restrictedRange } from "../net/restricted.ts";
-import type { Ip } from "../net/ip.ts";
 import { messageOf } from "../errors.ts";
 import { logger } from "../log.ts";
 import type { Judge, Judgement } from "../policy.ts";
 import type { Egress, Layer, RuleRef, VerdictReason } from "../rules/types.ts";
+import type { Destination } from "./destination.ts";
 import { type Reading, withAddress } from "./facts.ts";
 import { Refusal } from "./refusal.ts";
 
@@ -68,12 +68,11 @@ function judgeSafely(judge: Judge, layer: Layer, facts: Reading["facts"]): Judge
  */
 export function admitAddress(
   judge: Judge,
-  isLocalAddress: (ip: Ip) => boolean,
   readings: readonly Reading[],
-  ip: Ip,
+  { ip, isLocal }: Destination,
 ): Admission {
   const address = ip.text;
-  if (isLocalAddress(ip)) {
+  if (isLocal) {
     throw new Refusal(403, "dial", "local_address", "the destination is this host or an agent", {
       address,
     });

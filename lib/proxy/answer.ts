@@ -25,7 +25,11 @@ export function answerForm(fields: readonly Field[], method: string): AnswerForm
  * The answer to a refused attempt. It says what was blocked, at which layer, under which id the
  * operator finds it and how to ask for access, but nothing of any rule.
  */
-export function refusalAnswer(refusal: Refusal, decision: Decision, form: AnswerForm): Uint8Array {
+export function refusalAnswer(
+  refusal: Refusal,
+  decision: Decision,
+  form: AnswerForm,
+): Uint8Array<ArrayBuffer> {
   const blocked = refusal.status === 403;
   const { layer, reason } = refusal;
   const { id } = decision;
@@ -56,7 +60,7 @@ export function refusalAnswer(refusal: Refusal, decision: Decision, form: Answer
 }
 
 /** `200 {"status":"ok"}`, S006-IF-006. */
-export function healthAnswer(): Uint8Array {
+export function healthAnswer(): Uint8Array<ArrayBuffer> {
   return render(200, { json: true, headOnly: false }, JSON.stringify({ status: "ok" }), []);
 }
 
@@ -90,7 +94,7 @@ function render(
   form: AnswerForm,
   body: string,
   fields: readonly Field[],
-): Uint8Array {
+): Uint8Array<ArrayBuffer> {
   const content = new TextEncoder().encode(body);
   const head = bytesOf(renderHead(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ""}`, [
     field("Content-Type", form.json ? "application/json" : "text/plain; charset=utf-8"),

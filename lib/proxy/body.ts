@@ -29,7 +29,7 @@ export async function* readBody(
   source: BufferedConn,
   framing: Framing,
   maxBytes: number = Infinity,
-): AsyncGenerator<Uint8Array> {
+): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   let totalBytes = 0;
   for await (const piece of piecesOf(source, framing)) {
     totalBytes += piece.length;
@@ -38,7 +38,7 @@ export async function* readBody(
   }
 }
 
-function piecesOf(source: BufferedConn, framing: Framing): AsyncIterable<Uint8Array> {
+function piecesOf(source: BufferedConn, framing: Framing): AsyncIterable<Uint8Array<ArrayBuffer>> {
   switch (framing.kind) {
     case "none":
       return fixed(source, 0);
@@ -51,7 +51,10 @@ function piecesOf(source: BufferedConn, framing: Framing): AsyncIterable<Uint8Ar
   }
 }
 
-async function* fixed(source: BufferedConn, bytes: number): AsyncGenerator<Uint8Array> {
+async function* fixed(
+  source: BufferedConn,
+  bytes: number,
+): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   for (let leftBytes = bytes; leftBytes > 0;) {
     await need(source);
     const piece = source.take(leftBytes);
@@ -60,7 +63,7 @@ async function* fixed(source: BufferedConn, bytes: number): AsyncGenerator<Uint8
   }
 }
 
-async function* chunked(source: BufferedConn): AsyncGenerator<Uint8Array> {
+async function* chunked(source: BufferedConn): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   const decoder = new ChunkedDecoder();
   while (!decoder.done) {
     const { data, usedBytes } = decoder.decode(source.buffered);
@@ -71,7 +74,7 @@ async function* chunked(source: BufferedConn): AsyncGenerator<Uint8Array> {
   }
 }
 
-async function* untilClose(source: BufferedConn): AsyncGenerator<Uint8Array> {
+async function* untilClose(source: BufferedConn): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   do {
     const piece = source.take(source.buffered.length);
     if (piece.length > 0) yield piece;
@@ -91,12 +94,12 @@ async function need(source: BufferedConn): Promise<void> {
  */
 export async function writeMessage(
   target: BufferedConn,
-  head: Uint8Array,
+  head: Uint8Array<ArrayBuffer>,
   framing: Framing,
-  pieces: AsyncIterable<Uint8Array>,
+  pieces: AsyncIterable<Uint8Array<ArrayBuffer>>,
   isWaiting: boolean,
 ): Promise<void> {
-  let front: Uint8Array | null = head;
+  let front: Uint8Array<ArrayBuffer> | null = head;
   if (!isWaiting) {
     await target.write(head);
     front = null;
@@ -112,7 +115,10 @@ export async function writeMessage(
 
 const LAST_CHUNK = bytesOf("0\r\n\r\n");
 
-function concat(one: Uint8Array, other: Uint8Array): Uint8Array {
+function concat(
+  one: Uint8Array<ArrayBuffer>,
+  other: Uint8Array<ArrayBuffer>,
+): Uint8Array<ArrayBuffer> {
   const whole = new Uint8Array(one.length + other.length);
   whole.set(one);
   whole.set(other, one.length);
@@ -120,7 +126,7 @@ function concat(one: Uint8Array, other: Uint8Array): Uint8Array {
 }
 
 /** One chunk, in one buffer: three small writes would be three packets. */
-function chunk(data: Uint8Array): Uint8Array {
+function chunk(data: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   const head = bytesOf(`${data.length.toString(16)}\r\n`);
   const whole = new Uint8Array(head.length + data.length + 2);
   whole.set(head);

@@ -18,7 +18,7 @@ type State = "size" | "data" | "data_end" | "trailer" | "done" | "malformed";
 /** What one step of decoding gave. */
 export interface DecodedPiece {
   /** Bytes of the body: a part of the input, empty while only framing was read. */
-  readonly data: Uint8Array;
+  readonly data: Uint8Array<ArrayBuffer>;
   /** Input bytes taken; the rest comes again. Zero: more input is needed, or the body has ended. */
   readonly usedBytes: number;
 }
@@ -40,7 +40,7 @@ export class ChunkedDecoder {
   }
 
   /** Takes one chunk's data or one line from the front of `input`. */
-  decode(input: Uint8Array): DecodedPiece {
+  decode(input: Uint8Array<ArrayBuffer>): DecodedPiece {
     if (this.#state === "data") return this.#data(input);
     if (this.#state === "done" || this.#state === "malformed") return NOTHING;
     const end = input.indexOf(0x0a);
@@ -51,7 +51,7 @@ export class ChunkedDecoder {
     return { data: EMPTY, usedBytes: lineBytes };
   }
 
-  #data(input: Uint8Array): DecodedPiece {
+  #data(input: Uint8Array<ArrayBuffer>): DecodedPiece {
     const data = input.subarray(0, this.#chunkLeftBytes);
     this.#chunkLeftBytes -= data.length;
     if (this.#chunkLeftBytes === 0) this.#state = "data_end";

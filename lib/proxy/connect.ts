@@ -7,7 +7,8 @@ import { type Admission, admit, admitAddress } from "./admission.ts";
 import { bytesOf } from "./bytes.ts";
 import { type ClientHello, parseClientHello } from "./client_hello.ts";
 import type { ProxyContext } from "./context.ts";
-import { dial } from "./dial.ts";
+import type { Destination } from "./destination.ts";
+import { dial, locate } from "./dial.ts";
 import type { Exchange } from "./exchange.ts";
 import { type Reading, tunnelFacts } from "./facts.ts";
 import type { TunnelRequest } from "./head.ts";
@@ -36,10 +37,10 @@ export async function tunnel(
   const facts = tunnelFacts(host, request.port, exchange.agent);
   const readings: readonly Reading[] = [{ facts, ambiguity: null }];
   const connectAdmission = exchange.hold(() => admit(context.judge, "connect", readings));
-  const admitIp = (ip: Ip): Admission =>
-    admitAddress(context.judge, context.isLocalAddress, readings, ip);
+  const admitTo = (destination: Destination): Admission =>
+    admitAddress(context.judge, readings, destination);
   // A literal address can be judged now, while there is still an answer to give.
-  if (host instanceof Ip) admitIp(host);
+  if (host instanceof Ip) (await locate(context, exchange, host)).forEach(admitTo);
 
   exchange.answered = true;
   await client.write(ESTABLISHED);
@@ -54,13 +55,11 @@ export async function tunnel(
     context,
     exchange,
     request,
-    (ip) => anyBytes ? assertAnyBytes(admitIp(ip)) : admitIp(ip),
+    (destination) => anyBytes ? assertAnyBytes(admitTo(destination)) : admitTo(destination),
   );
   const { reason, rule, generation } = dialled.admission;
   onAdmitted({ ...admission, reason, rule, generation });
-  const { stream } = dialled.upstream;
-  await stream.write(client.take(client.buffered.length));
-  await exchange.relay(context.relay, stream);
+  await exchange.relay(context.tunnels, dialled.upstream.stream);
 }
 
 /** Throws unless the rule takes whatever bytes the client sends. */
@@ -80,11 +79,14 @@ async function admitServerName(
   exchange: Exchange,
   readings: readonly Reading[],
 ): Promise<Admission> {
-  assertNames(await readClientHello(client, context.limits.helloMs), request);
+  assertNames(await readClientHello(client, context), request);
   return exchange.hold(() => admit(context.judge, "sni", readings));
 }
 
-async function readClientHello(client: BufferedConn, limitMs: number): Promise<ClientHello> {
+async function readClientHello(
+  client: BufferedConn,
+  { limits, loop }: ProxyContext,
+): Promise<ClientHello> {
   const reading = async (): Promise<ClientHello> => {
     while (true) {
       const result = parseClientHello(client.buffered);
@@ -97,7 +99,7 @@ async function readClientHello(client: BufferedConn, limitMs: number): Promise<C
     }
   };
   try {
-    return await within(limitMs, reading());
+    return await within(loop.timers, limits.helloMs, reading());
   } catch (thrown) {
     if (!(thrown instanceof TimeLimitExceeded)) throw thrown;
     throw new Refusal(408, "sni", "limit", "the ClientHello took too long");

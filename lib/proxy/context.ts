@@ -1,9 +1,10 @@
 /** What the proxy needs of the daemon around it. */
 import type { Agent } from "../agents.ts";
-import type { Hostname } from "../net/host.ts";
-import type { Ip } from "../net/ip.ts";
+import type { Host } from "../net/host.ts";
 import type { Judge } from "../policy.ts";
-import type { Relay } from "./relay/relay.ts";
+import type { Destination } from "./destination.ts";
+import type { EventLoop } from "./loop.ts";
+import type { Tunnels } from "./tunnels.ts";
 
 /** Limits of the proxy; times in milliseconds. */
 export interface ProxyLimits {
@@ -43,17 +44,15 @@ export const DEFAULT_LIMITS: ProxyLimits = {
 /** The parts that handling a request uses. */
 export interface ProxyContext {
   readonly judge: Judge;
-  /** The addresses of a name, by the daemon's own resolver, without any address policy. */
-  readonly resolve: (hostname: Hostname, agent: Agent) => Promise<readonly Ip[]>;
   /**
-   * Whether an address belongs to this host or to its agents, who do not reach each other (T-2):
-   * interfaces, gateways, loopback, unspecified, managed networks, in
-   * whatever spelling (IPv4-mapped IPv6 too). Such an address is never dialled.
+   * Where a host is, by the daemon's own resolver, without any address policy. Rejects with a
+   * {@linkcode LookupError}.
    */
-  readonly isLocalAddress: (ip: Ip) => boolean;
+  readonly locate: (host: Host, agent: Agent) => Promise<readonly Destination[]>;
   readonly limits: ProxyLimits;
+  readonly loop: EventLoop;
   /** Is told how long each connection to a destination took, and whether there is one. */
-  readonly onDial?: (durationMs: number, isConnected: boolean) => void;
+  readonly onDial: (durationMs: number, isConnected: boolean) => void;
   /** Moves the bytes of tunnels. */
-  readonly relay: Relay;
+  readonly tunnels: Tunnels;
 }

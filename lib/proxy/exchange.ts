@@ -3,14 +3,11 @@
  * the means to end it when policy changes its mind.
  */
 import type { Agent } from "../agents.ts";
-import type { Attempt, Decision } from "../decision.ts";
-import { hostInLog, logger } from "../log.ts";
+import type { Attempt, Decision, TunnelEnd, TunnelUse } from "../decision.ts";
 import type { Admission } from "./admission.ts";
 import { Refusal } from "./refusal.ts";
-import type { Relay, Tunnel } from "./relay/relay.ts";
+import type { Tunnel, Tunnels } from "./tunnels.ts";
 import type { BufferedConn } from "./stream.ts";
-
-const log = logger("proxy");
 
 /** A question to policy, asked again after every reload; throws the refusal. */
 export type Check = () => Admission;
@@ -25,6 +22,12 @@ export class Exchange {
 
   /** The decision that was recorded for it; null while none was. */
   decision: Decision | null = null;
+  /** The one by which it was admitted, which grows by what becomes of it. */
+  admitted: Decision | null = null;
+  /** Of a tunnel that has ended. */
+  use: TunnelUse | null = null;
+  /** When its request had arrived, of `performance.now()`. */
+  startedMs = performance.now();
   /** The client was sent the beginning of an answer: no other answer can follow. */
   answered = false;
 
@@ -57,16 +60,24 @@ export class Exchange {
     return this.#tunnel !== null;
   }
 
-  /** Has `relay` move bytes between the client and `upstream` from now on, until that ends. */
-  async relay(relay: Relay, upstream: BufferedConn): Promise<void> {
+  /**
+   * Passes on what both sides have sent already, and has `tunnels` move what follows between the
+   * client and `upstream`, until that ends.
+   */
+  async relay(tunnels: Tunnels, upstream: BufferedConn): Promise<void> {
+    const up = this.#client.take(this.#client.buffered.length);
+    const down = upstream.take(upstream.buffered.length);
+    await upstream.write(up);
+    await this.#client.write(down);
     this.#assertAlive();
-    const tunnel = this.#tunnel = relay.start(this.#client.handOver(), upstream.handOver());
-    const report = await tunnel.ended;
-    log.debug("tunnel of {agent} to {host} {end}: {upBytes} bytes up, {downBytes} down", {
-      agent: this.agent.name,
-      host: hostInLog(this.attempt.host ?? ""),
-      ...report,
-    });
+    const tunnel = this.#tunnel = tunnels.start(this.#client.handOver(), upstream.handOver());
+    const { upBytes, downBytes, end } = await tunnel.ended;
+    this.use = { upBytes: upBytes + up.length, downBytes: downBytes + down.length, end };
+  }
+
+  /** Milliseconds since it began. */
+  get ageMs(): number {
+    return Math.round(performance.now() - this.startedMs);
   }
 
   /** Lets go of the connection to upstream, for another request; false when it was cut. */
@@ -88,9 +99,9 @@ export class Exchange {
   }
 
   /** Closes everything it holds; whatever it still waits for fails. */
-  cut(): void {
+  cut(why: TunnelEnd): void {
     this.#cut = true;
-    this.#tunnel?.cut();
+    this.#tunnel?.cut(why);
     this.#client.close();
     this.end();
   }

@@ -5,9 +5,9 @@
 import { type Admission, admit, admitAddress } from "./admission.ts";
 import { BodyTooLong, MalformedBody, readBody, writeMessage } from "./body.ts";
 import { bytesOf } from "./bytes.ts";
-import type { Ip } from "../net/ip.ts";
 import type { ProxyContext } from "./context.ts";
-import { dial, type Dialled, use } from "./dial.ts";
+import type { Destination } from "./destination.ts";
+import { connectTo, dial, type Dialled, use } from "./dial.ts";
 import type { Exchange } from "./exchange.ts";
 import { fieldsForUpstream, hostFieldValue, readingsOf } from "./facts.ts";
 import { endToEnd, type Field, field, headEnd, renderHead } from "./fields.ts";
@@ -59,14 +59,14 @@ export async function forward(
   const outgoing = fieldsForUpstream(request);
   const readings = readingsOf(request, outgoing, exchange.agent);
   const admission = exchange.hold(() => admit(context.judge, "http", readings));
-  const admitIp = (ip: Ip): Admission =>
-    admitAddress(context.judge, context.isLocalAddress, readings, ip);
+  const admitTo = (destination: Destination): Admission =>
+    admitAddress(context.judge, readings, destination);
   const origin = hostFieldValue(target.host, target.port);
   const mayShare = isRepeatable(request);
   const kept = spare.take(mayShare ? origin : "");
   const dialled = kept === null
-    ? await dial(context, exchange, target, admitIp)
-    : use(exchange, kept, admitIp);
+    ? await dial(context, exchange, target, admitTo)
+    : use(exchange, kept, admitTo);
   const { reason, rule, generation } = dialled.admission;
   onAdmitted({ ...admission, reason, rule, generation });
 
@@ -89,7 +89,7 @@ export async function forward(
     if (!(thrown instanceof StaleConnection)) throw thrown;
     // The same address, so that the record stays true.
     return await send(
-      await dial(context, exchange, { host: kept.ip, port: target.port }, admitIp),
+      await connectTo(context, exchange, [kept.destination], target.port, admitTo),
       false,
     );
   }
@@ -124,7 +124,7 @@ class Transfer {
     /** Upstream may have closed while nobody asked it anything. */
     readonly mayBeStale: boolean,
   ) {
-    this.#idle = new IdleWatch(context.limits.idleMs, () => {
+    this.#idle = new IdleWatch(context.loop.timers, context.limits.idleMs, () => {
       upstream.close();
       if (exchange.answered) client.close();
     });
@@ -149,6 +149,8 @@ class Transfer {
     const sending = this.#sendRequest(outgoing);
     try {
       const response = await this.#readResponse();
+      // The answer may be quicker than our own noticing that all of the request was written.
+      if (!this.#requestSent) await Promise.race([sending, this.context.loop.nextTurn()]);
       if (response.webSocket) {
         await this.#webSocket(response);
         return false;
@@ -178,7 +180,7 @@ class Transfer {
     }
   }
 
-  async *#requestBody(): AsyncGenerator<Uint8Array> {
+  async *#requestBody(): AsyncGenerator<Uint8Array<ArrayBuffer>> {
     try {
       yield* readBody(this.client, this.request.body, MAX_BODY_BYTES);
     } catch (thrown) {
@@ -264,10 +266,8 @@ class Transfer {
     ];
     this.exchange.answered = true;
     await client.write(bytesOf(renderHead(statusLine(response), fields)));
-    await client.write(upstream.take(upstream.buffered.length));
-    await upstream.write(client.take(client.buffered.length));
     this.#idle.stop();
-    await this.exchange.relay(this.context.relay, upstream);
+    await this.exchange.relay(this.context.tunnels, upstream);
   }
 }
 

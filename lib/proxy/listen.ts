@@ -1,11 +1,41 @@
 /** Binds the proxy's port, or says who has it and what to do. */
 import { messageOf, OutcallError } from "../errors.ts";
+import { closeDescriptor, listenOn, localPort, stopListening } from "../linux/tcp.ts";
+import { SystemError } from "../linux/libc.ts";
+import { Ip } from "../net/ip.ts";
 import { portOwner } from "../linux/port_owner.ts";
 
-/** Listens on one address; throws `proxy.bind` with the operator's remedy. */
-export function listen(address: string, port: number): Deno.TcpListener {
+/** A listening socket. */
+export class ListeningSocket {
+  readonly port: number;
+
+  /**
+   * @param address Canonical text.
+   * @throws OutcallError `proxy.bind` with the operator's remedy.
+   */
+  constructor(readonly address: string, port: number) {
+    this.fd = listen(address, port);
+    this.port = localPort(this.fd);
+  }
+
+  readonly fd: number;
+
+  /** Refuses connections from now on; the descriptor stays good. */
+  refuse(): void {
+    stopListening(this.fd);
+  }
+
+  /** To be called when nobody uses the descriptor any more. */
+  close(): void {
+    closeDescriptor(this.fd);
+  }
+}
+
+function listen(address: string, port: number): number {
   try {
-    return Deno.listen({ hostname: address, port });
+    const ip = Ip.parse(address);
+    if (ip === null) throw new TypeError("not an address");
+    return listenOn(ip, port);
   } catch (thrown) {
     throw new OutcallError(
       503,
@@ -16,19 +46,23 @@ export function listen(address: string, port: number): Deno.TcpListener {
   }
 }
 
+function isCode(thrown: unknown, code: string): boolean {
+  return thrown instanceof SystemError && thrown.code === code;
+}
+
 function reason(thrown: unknown, address: string, port: number): string {
-  if (!(thrown instanceof Deno.errors.AddrInUse)) return messageOf(thrown);
+  if (!isCode(thrown, "EADDRINUSE")) return messageOf(thrown);
   const owner = portOwner("tcp", address, port);
   const by = owner === null ? "" : ` by ${owner.command} (pid ${owner.pid})`;
   return `address already in use${by}`;
 }
 
 function remedy(thrown: unknown): string {
-  if (thrown instanceof Deno.errors.AddrInUse) {
+  if (isCode(thrown, "EADDRINUSE")) {
     return "move the proxy (--proxy-addr 0.0.0.0:18080) or disable it (--no-proxy, only safe if " +
       "you have other policy at layer 7)";
   }
-  if (thrown instanceof Deno.errors.AddrNotAvailable) {
+  if (isCode(thrown, "EADDRNOTAVAIL")) {
     return "--proxy-addr must name an address of this host, or 0.0.0.0 for every managed gateway";
   }
   return "ports below 1024 need root or CAP_NET_BIND_SERVICE; choose another one with --proxy-addr";

@@ -1,6 +1,8 @@
 /** Why an attempt goes no further. */
 import type { Reason } from "../decision.ts";
+import { SystemError } from "../linux/libc.ts";
 import type { Layer, RuleRef } from "../rules/types.ts";
+import { ConnectionClosed } from "./socket.ts";
 import { UnexpectedEnd } from "./stream.ts";
 
 /** Statuses the proxy itself answers with. */
@@ -49,11 +51,19 @@ export class Refusal extends Error {
 
 /** Whether a peer's closing or resetting explains this error, or our having closed the connection. */
 export function isConnectionError(thrown: unknown): boolean {
-  return thrown instanceof Deno.errors.BadResource || thrown instanceof Deno.errors.Interrupted ||
-    thrown instanceof Deno.errors.ConnectionReset || thrown instanceof Deno.errors.BrokenPipe ||
-    thrown instanceof Deno.errors.ConnectionAborted || thrown instanceof Deno.errors.NotConnected ||
-    thrown instanceof Deno.errors.TimedOut || thrown instanceof UnexpectedEnd;
+  return thrown instanceof ConnectionClosed || thrown instanceof UnexpectedEnd ||
+    thrown instanceof SystemError && CONNECTION_ERRORS.has(thrown.code);
 }
+
+const CONNECTION_ERRORS: ReadonlySet<string> = new Set([
+  "ECONNABORTED",
+  "ECONNRESET",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "ENOTCONN",
+  "EPIPE",
+  "ETIMEDOUT",
+]);
 
 /** What ends an attempt, whatever was thrown: nothing unforeseen leaves one without a record. */
 export function asRefusal(thrown: unknown, layer: Layer): Refusal {

@@ -3,13 +3,13 @@
  * another client's, so that nothing an upstream sends late or a client sends twice can reach
  * somebody else; and its address is judged anew for each request.
  */
-import type { Ip } from "../net/ip.ts";
+import type { Destination } from "./destination.ts";
 import type { BufferedConn } from "./stream.ts";
 
 /** A connection to upstream, and the address that it was dialled to. */
 export interface Upstream {
   readonly stream: BufferedConn;
-  readonly ip: Ip;
+  readonly destination: Destination;
 }
 
 /** At most one such connection. */
@@ -23,9 +23,9 @@ export class SpareUpstream {
    * instead when {@linkcode drop} was called while it was in use: a reload may forbid what the name's
    * look-up before it was let go through, such as an alias.
    */
-  keep(origin: string, { stream, ip }: Upstream): void {
+  keep(origin: string, { stream, destination }: Upstream): void {
     if (!this.#mayKeep) return stream.close();
-    const kept = { origin, stream, ip };
+    const kept = { origin, stream, destination };
     this.#kept = kept;
     stream.onProgress = (): void => {};
     // Closed by upstream, or sent something that nobody asked for: useless either way.

@@ -2,6 +2,8 @@
  * A TCP connection read through a buffer, so that a parser can look at bytes before they are taken,
  * and written to completely. Back-pressure is the caller's: nothing is read that nobody asked for.
  */
+import type { Timers } from "./limit.ts";
+import type { TcpSocket } from "./socket.ts";
 
 /** First and largest size of a read buffer: an idle connection costs little, a busy one reads much. */
 const FIRST_BUFFER_BYTES = 4 * 1024;
@@ -20,20 +22,11 @@ export class BufferedConn {
   #start = 0;
   #end = 0;
   #reading: Promise<boolean> | null = null;
-  /** Closed, or somebody else's to close: closing twice is harmless but not cheap. */
-  #closed = false;
 
   /** Called after every read and write that moved bytes. */
   onProgress: () => void = () => {};
 
-  constructor(readonly conn: Deno.TcpConn) {
-    // Heads, hellos and their answers are small and waited for: Nagle's delay only costs.
-    try {
-      conn.setNoDelay(true);
-    } catch {
-      // The peer has reset it already, as the next read will tell.
-    }
-  }
+  constructor(readonly socket: TcpSocket) {}
 
   /** What has been read and not taken; valid until the next `fill`. */
   get buffered(): Uint8Array<ArrayBuffer> {
@@ -45,8 +38,7 @@ export class BufferedConn {
    * still under way is joined. Throws a RangeError when 256 KiB wait to be taken.
    */
   fill(): Promise<boolean> {
-    this.#reading ??= this.#read().finally(() => this.#reading = null);
-    return this.#reading;
+    return this.#reading ?? this.#read();
   }
 
   /** Removes and returns the first `count` buffered bytes; valid until the next `fill`. */
@@ -57,29 +49,44 @@ export class BufferedConn {
   }
 
   /** Writes all of `bytes`. */
-  async write(bytes: Uint8Array): Promise<void> {
-    await writeAll(this.conn, bytes);
+  async write(bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+    await this.socket.write(bytes);
     this.onProgress();
   }
 
   /** Closes at once, in both directions; harmless when it is closed already or handed over. */
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    closeQuietly(this.conn);
+    this.socket.close();
   }
 
   /** Gives the connection to whoever closes it from now on; nothing may be buffered any more. */
-  handOver(): Deno.TcpConn {
+  handOver(): TcpSocket {
     if (this.buffered.length > 0) throw new TypeError("bytes would be lost");
-    this.#closed = true;
     this.#buffer = NO_BUFFER; // a tunnel may live for hours
-    return this.conn;
+    return this.socket;
   }
 
   async #read(): Promise<boolean> {
     this.#makeRoom();
-    const count = await this.conn.read(this.#buffer.subarray(this.#end));
+    let count = this.socket.read(this.#buffer.subarray(this.#end));
+    if (count instanceof Promise) {
+      const { promise, resolve, reject } = Promise.withResolvers<boolean>();
+      promise.catch(() => {}); // whoever joins it hears of it, and so does our caller
+      this.#reading = promise;
+      try {
+        count = await count;
+        this.#reading = null;
+        resolve(this.#took(count));
+      } catch (thrown) {
+        this.#reading = null;
+        reject(thrown);
+      }
+      return promise;
+    }
+    return this.#took(count);
+  }
+
+  #took(count: number | null): boolean {
     if (count === null) return false;
     this.#end += count;
     this.onProgress();
@@ -107,33 +114,23 @@ export class BufferedConn {
   }
 }
 
-/** Writes all of `bytes`: one `write` may take only a part. */
-export async function writeAll(conn: Deno.Conn, bytes: Uint8Array): Promise<void> {
-  for (let rest = bytes; rest.length > 0;) rest = rest.subarray(await conn.write(rest));
-}
-
-/** Closes a connection that may be closed already. */
-export function closeQuietly(conn: Deno.Conn): void {
-  try {
-    conn.close();
-  } catch (thrown) {
-    if (!(thrown instanceof Deno.errors.BadResource)) throw thrown;
-  }
-}
-
 /**
  * Closes after a last answer so that the client can read it: closing with unread bytes makes the
  * kernel send a reset, which discards the answer on its way. Reads on for at most `limitMs`.
  */
-export async function closeAfterAnswer(client: BufferedConn, limitMs: number): Promise<void> {
-  const timer = setTimeout(() => client.close(), limitMs);
+export async function closeAfterAnswer(
+  client: BufferedConn,
+  timers: Timers,
+  limitMs: number,
+): Promise<void> {
+  const timer = timers.after(limitMs, () => client.close());
   try {
-    await client.conn.closeWrite();
+    client.socket.endWrites();
     do client.take(client.buffered.length); while (await client.fill());
   } catch {
     // The client went first.
   } finally {
-    clearTimeout(timer);
+    timers.cancel(timer);
     client.close();
   }
 }

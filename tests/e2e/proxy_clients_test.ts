@@ -1,6 +1,7 @@
 /** Programs as agents run them, in a real container, through the proxy of a real daemon. */
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
+import { eventually } from "../eventually.ts";
 import { CertificateAuthority } from "../lab/ca.ts";
 import { proxyVariables } from "../lab/agent.ts";
 import { recordedDecisions } from "../lab/decisions.ts";
@@ -258,15 +259,19 @@ labTest("real clients in a real container work through the proxy", { tools: TOOL
     assert.equal(stdout, "403");
     assert.notEqual(code, 0);
     assert.equal(origin.stdout.length, asked);
-    const last = (await recordedDecisions(lab)).at(-1);
-    assert.equal(`${last?.verdict} ${last?.layer} ${last?.agent?.name}`, "block connect agent");
+    await eventually(async () => {
+      const last = (await recordedDecisions(lab)).at(-1);
+      return `${last?.verdict} ${last?.layer} ${last?.agent?.name}` === "block connect agent";
+    });
   });
 
   await t.step("tunnels end with their container", async () => {
     const endless = `require("net"); ${PROXY_AGENT} get("/barrier/1000000")`;
     void inside(["node", "-e", endless]);
     await origin.line("stdout", (line) => line.includes("/barrier/1000000"));
-    assert.match((await lab.cli("proxy", "status")).stdout, /^Tunnels: +agent .* 1$/m);
+    await eventually(async () =>
+      /^Tunnels: +agent .* 1$/m.test((await lab.cli("proxy", "status")).stdout)
+    );
     await engine.must(["kill", "agent"]);
     for (let polls = 0; /^Tunnels:/m.test((await lab.cli("proxy", "status")).stdout); polls++) {
       assert.ok(polls < 50, "the tunnel outlives its container");

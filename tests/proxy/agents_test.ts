@@ -33,6 +33,7 @@ Deno.test("status() shows live tunnels by agent, and only while they live", asyn
   const first = await tunnelTo(lab, origin);
   using _second = await tunnelTo(lab, origin);
   const shown = { agent: "worker", address: "127.0.0.1" };
+  await lab.proxy.settle();
   assert.deepEqual(lab.proxy.status().tunnels, [{ ...shown, count: 2 }]);
   first[Symbol.dispose]();
   await eventually(() => lab.proxy.status().tunnels[0]?.count === 1);

@@ -15,7 +15,7 @@ interface Outcome {
 function decode(input: Uint8Array, sizes: readonly number[] = [input.length]): Outcome {
   const decoder = new ChunkedDecoder();
   let body = "";
-  let waiting: Uint8Array = new Uint8Array(0);
+  let waiting = new Uint8Array(0);
   let at = 0;
   for (let turn = 0;; turn++) {
     const { data, usedBytes } = decoder.decode(waiting);

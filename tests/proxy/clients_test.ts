@@ -106,7 +106,7 @@ labTest("curl: HTTPS by HTTP/1.1 and HTTP/2 through a tunnel, and 403 for the re
     );
     assert.notEqual(fronted.code, 0);
     assert.equal(seen.length, 3);
-    assert.equal(lab.record.at(-1), "block sni sni_mismatch");
+    assert.equal((await lab.record()).at(-1), "block sni sni_mismatch");
   } finally {
     await server.shutdown();
     await Deno.remove(file);

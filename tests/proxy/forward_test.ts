@@ -20,8 +20,8 @@ Deno.test("an allowed GET is forwarded in origin form and its answer comes back 
   assert.deepEqual(origin.received, [
     `GET /v1/data?q=1 HTTP/1.1\r\nHost: a.example:${origin.port}\r\nAccept: */*\r\nConnection: close\r\n\r\n`,
   ]);
-  assert.deepEqual(lab.record, ["allow http rule"]);
-  const [decision] = lab.decisions.recent();
+  assert.deepEqual(await lab.record(), ["allow http rule"]);
+  const [decision] = await lab.recent();
   assert.deepEqual(decision?.attempt, {
     host: "a.example",
     port: origin.port,
@@ -38,7 +38,7 @@ Deno.test("a blocked GET gets a 403 that says what, where and how to ask, and no
     rules: [{ condition: 'http.path == "/secret-rule"', action: "block" }, ALLOW_A],
   });
   const answer = await lab.exchange(closing(`http://a.example:${origin.port}/secret-rule?token=1`));
-  const [decision] = lab.decisions.recent();
+  const [decision] = await lab.recent();
   assert.match(answer, /^HTTP\/1\.1 403 Forbidden\r\n/);
   assert.match(answer, /\r\nX-Outcall-Block-Reason: rule\r\n/);
   assert.match(answer, new RegExp(`\r\nX-Outcall-Decision: ${decision?.id}\r\n`));
@@ -46,7 +46,7 @@ Deno.test("a blocked GET gets a 403 that says what, where and how to ask, and no
   assert.match(answer, /layer: http, reason: rule/);
   assert.match(answer, /outcall-agent request http:\/\/a\.example/);
   assert.doesNotMatch(answer, /rule-0|test\.yaml|token=1/);
-  assert.deepEqual(lab.record, ["block http rule"]);
+  assert.deepEqual(await lab.record(), ["block http rule"]);
   assert.deepEqual(origin.received, []);
   assert.deepEqual(lab.resolved, []); // not even a look-up
 });
@@ -57,7 +57,7 @@ Deno.test("a refusal is JSON for those who ask for it, and has no body for HEAD"
     getRequest("http://a.example/", "Accept: text/html, application/json;q=0.9"),
   );
   const body: unknown = JSON.parse(json.slice(json.indexOf("\r\n\r\n")));
-  const [decision] = lab.decisions.recent();
+  const [decision] = await lab.recent();
   assert.match(json, /\r\nContent-Type: application\/json\r\n/);
   assert.deepEqual(body, {
     ok: false,
@@ -141,7 +141,7 @@ Deno.test("a path that can be read in two ways is refused where policy would dif
   // Read in two ways, allowed in both: it goes on as it was sent (signed URLs depend on it).
   assert.match(await lab.exchange(closing(`${url}/public/a%2Fb%7e`)), / 200 /);
   assert.match(origin.received[0] ?? "", /^GET \/public\/a%2Fb%7e HTTP/);
-  assert.ok(lab.record.includes("block http malformed"));
+  assert.ok((await lab.record()).includes("block http malformed"));
 });
 
 Deno.test("a chunked body cannot hide its size from a rule: 411", async () => {
@@ -179,10 +179,10 @@ Deno.test("malformed and ambiguous requests are answered, recorded, and reach no
     assert.match(answer, /\r\nX-Outcall-Decision: /);
   }
   assert.deepEqual(origin.received, []);
-  assert.equal(lab.record.length, requests.length);
+  assert.equal((await lab.record()).length, requests.length);
   assert.ok(
-    lab.record.every((line) => /^block http (malformed|limit)$/.test(line)),
-    lab.record.join(),
+    (await lab.record()).every((line) => /^block http (malformed|limit)$/.test(line)),
+    (await lab.record()).join(),
   );
 });
 
@@ -197,7 +197,7 @@ Deno.test("keep-alive: each request on a connection is judged for itself (D26)",
   await client.send(getRequest(`http://b.example:${origin.port}/`));
   assert.match(await client.rest(), /^HTTP\/1\.1 403 /);
   assert.deepEqual(origin.received.map((text) => text.split(" ")[1]), ["/0", "/1", "/2"]);
-  assert.deepEqual(lab.record, [
+  assert.deepEqual(await lab.record(), [
     "allow http rule",
     "allow http rule",
     "allow http rule",
@@ -336,7 +336,7 @@ Deno.test("an upstream that fails or cheats gives 502 before the answer has begu
   );
   const answer = await lab.exchange(closing(`http://a.example:${cut.port}/`));
   assert.doesNotMatch(answer, /0\r\n\r\n$/); // the client can tell that it is not whole
-  assert.ok(lab.record.every((line) => line === "allow http rule"));
+  assert.ok((await lab.record()).every((line) => line === "allow http rule"));
 });
 
 Deno.test("a name that does not resolve, or an address that refuses, is 502 and generic (S006-EC-002, EC-003)", async () => {
@@ -349,7 +349,10 @@ Deno.test("a name that does not resolve, or an address that refuses, is 502 and 
   assert.doesNotMatch(unresolved, /no such name|Blocked by outcall/);
   const { port } = new URL(`http://x:${await freePort()}`);
   assert.match(await lab.exchange(closing(`http://a.example:${port}/`)), /^HTTP\/1\.1 502 /);
-  assert.deepEqual(lab.record, ["block dial upstream_failed", "block dial upstream_failed"]);
+  assert.deepEqual(await lab.record(), [
+    "block dial upstream_failed",
+    "block dial upstream_failed",
+  ]);
   assert.equal(lab.proxy.status().requests_blocked, 0);
 });
 
@@ -370,7 +373,7 @@ Deno.test("a silent upstream is 504, a dribbled head 408, a dribbled body 408 (S
   );
   assert.match(await lab.exchange(getRequest(url, "Content-Length: 5")), /^HTTP\/1\.1 408 /);
   assert.equal(await lab.exchange(""), ""); // nothing was asked, nothing is answered or recorded
-  assert.deepEqual(lab.record, ["allow http rule", "block http limit", "allow http rule"]);
+  assert.deepEqual(await lab.record(), ["allow http rule", "block http limit", "allow http rule"]);
 });
 
 Deno.test("an answer that comes before the request was read is passed on", async () => {
@@ -490,9 +493,9 @@ Deno.test("a client's requests to one server share a connection; no other client
   assert.equal(await ask(client, `http://b.example:${origin.port}/`), "connection 2");
   assert.equal(await ask(client, url), "connection 3");
   // Every request was judged and recorded for itself.
-  assert.deepEqual(lab.record, Array.from({ length: 5 }, () => "allow http rule"));
+  assert.deepEqual(await lab.record(), Array.from({ length: 5 }, () => "allow http rule"));
   // The address of a kept connection is judged like any other.
-  lab.reload([{ condition: 'network.ip != "127.0.0.1"' }]);
+  await lab.reload([{ condition: 'network.ip != "127.0.0.1"' }]);
   await client.send(getRequest(url));
   assert.match(await client.rest(), /^HTTP\/1\.1 403 /);
 });
@@ -556,6 +559,6 @@ Deno.test("what upstream sends unasked is nobody's answer, and a reload closes w
   assert.equal(await ask(client, url), "connection 0");
   await eventually(() => closed.includes(0));
   assert.equal(await ask(client, url), "connection 1");
-  lab.reload([]);
+  await lab.reload([]);
   await eventually(() => closed.includes(1));
 });

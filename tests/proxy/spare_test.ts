@@ -2,26 +2,23 @@ import { equal } from "node:assert/strict";
 import { Ip } from "../../lib/net/ip.ts";
 import { SpareUpstream, type Upstream } from "../../lib/proxy/spare.ts";
 import { BufferedConn } from "../../lib/proxy/stream.ts";
+import { withSockets } from "./sockets.ts";
 
 const ORIGIN = "api.example.com";
 
 /** A live connection, with the other end held open for as long as `run` takes. */
-async function withUpstream(run: (upstream: Upstream) => void): Promise<void> {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const [conn, other] = await Promise.all([
-    Deno.connect({ hostname: "127.0.0.1", port: listener.addr.port }),
-    listener.accept(),
-  ]);
-  const ip = Ip.parse("127.0.0.1");
-  if (ip === null) throw new TypeError("not an address");
-  const stream = new BufferedConn(conn);
-  try {
-    run({ stream, ip });
-  } finally {
-    stream.close();
-    other.close();
-    await new Promise((resolve) => setTimeout(resolve)); // the kept stream's read ends
-  }
+function withUpstream(run: (upstream: Upstream) => void): Promise<void> {
+  return withSockets(async ({ connected }) => {
+    const [socket, peer] = await connected();
+    const stream = new BufferedConn(socket);
+    const ip = Ip.fromBytes(Uint8Array.of(127, 0, 0, 1));
+    try {
+      run({ stream, destination: { ip, isLocal: false } });
+    } finally {
+      stream.close();
+      peer.close();
+    }
+  });
 }
 
 Deno.test("SpareUpstream keeps a connection for the next request to the same origin", async () => {

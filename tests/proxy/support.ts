@@ -1,15 +1,14 @@
 /** A proxy on loopback with a real policy behind it, witnesses upstream of it, and raw clients. */
 import assert from "node:assert/strict";
 import type { Agent, AgentDirectory } from "../../lib/agents.ts";
-import { DecisionLog } from "../../lib/decision.ts";
+import { type Decision, DecisionLog } from "../../lib/decision.ts";
 import { Ip } from "../../lib/net/ip.ts";
-import type { Judge } from "../../lib/policy.ts";
 import { bytesOf, textOf } from "../../lib/proxy/bytes.ts";
 import type { ProxyLimits } from "../../lib/proxy/context.ts";
 import { ProxyServer } from "../../lib/proxy/server.ts";
 import { compilePolicy } from "../../lib/rules/compile.ts";
-import { decide } from "../../lib/rules/decide.ts";
 import type { Policy } from "../../lib/rules/policy.ts";
+import type { RuleFailure } from "../../lib/rules/types.ts";
 
 /** The agent behind every loopback client. */
 export const AGENT: Agent = {
@@ -60,6 +59,7 @@ export interface LabOptions {
 export class Lab implements AsyncDisposable {
   readonly decisions = new DecisionLog();
   readonly resolved: string[] = [];
+  readonly failures: RuleFailure[] = [];
   readonly proxy: ProxyServer;
   #policy: Policy;
 
@@ -68,7 +68,6 @@ export class Lab implements AsyncDisposable {
     this.proxy = new ProxyServer({
       port: 0,
       address: null,
-      judge: this.judge,
       resolve: (hostname) => {
         this.resolved.push(hostname.name);
         const found = options.names === undefined ? ["127.0.0.1"] : options.names[hostname.name];
@@ -79,6 +78,7 @@ export class Lab implements AsyncDisposable {
       isLocalAddress: options.isLocalAddress ?? (() => false),
       agents: options.agents ?? { identify: () => AGENT },
       decisions: this.decisions,
+      onFailures: (failures) => this.failures.push(...failures),
       limits: options.limits ?? {},
     });
   }
@@ -86,28 +86,30 @@ export class Lab implements AsyncDisposable {
   /** Starts a proxy on 127.0.0.1 and a free port. */
   static async start(options: LabOptions): Promise<Lab> {
     const lab = new Lab(options);
+    await lab.proxy.usePolicy(lab.#policy.data);
     await lab.proxy.serve(["127.0.0.1"]);
     return lab;
   }
-
-  readonly judge: Judge = (layer, facts) => ({
-    verdict: decide(this.#policy, layer, facts),
-    generation: this.#policy.generation,
-  });
 
   get port(): number {
     return this.proxy.status().listen_port;
   }
 
   /** Puts other rules in force and re-judges; how many exchanges were cut. */
-  reload(rules: readonly TestRule[]): number {
+  reload(rules: readonly TestRule[]): Promise<number> {
     this.#policy = policyOf(rules, this.#policy.generation + 1);
-    return this.proxy.rejudge();
+    return this.proxy.usePolicy(this.#policy.data);
+  }
+
+  /** The decisions so far, oldest first. */
+  async recent(): Promise<Decision[]> {
+    await this.proxy.settle();
+    return this.decisions.recent();
   }
 
   /** The decisions so far, shortened to what tests compare. */
-  get record(): string[] {
-    return this.decisions.recent().map(({ verdict, layer, reason }) =>
+  async record(): Promise<string[]> {
+    return (await this.recent()).map(({ verdict, layer, reason }) =>
       `${verdict} ${layer} ${reason}`
     );
   }

@@ -1,38 +1,39 @@
-/** The relay on real sockets: bytes, ends, silence, errors, and a thread that fails. */
+/** Tunnels on real sockets: bytes, ends, silence and errors. */
 import assert from "node:assert/strict";
-import { Relay, type TunnelReport } from "../../lib/proxy/relay/relay.ts";
+import type { TunnelUse } from "../../lib/decision.ts";
+import { Tunnels } from "../../lib/proxy/tunnels.ts";
 import { random, SEED } from "./fuzz.ts";
+import { type Sockets, withSockets } from "./sockets.ts";
 
 const LONG_MS = 60_000;
 
-async function connected(): Promise<[ours: Deno.TcpConn, peer: Deno.TcpConn]> {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const [ours, peer] = await Promise.all([
-    listener.accept(),
-    Deno.connect({ hostname: "127.0.0.1", port: listener.addr.port }),
-  ]);
-  return [ours, peer];
+/** One tunnel with the peers at both of its ends. */
+interface Ends {
+  readonly client: Deno.TcpConn;
+  readonly upstream: Deno.TcpConn;
+  readonly ended: Promise<TunnelUse>;
+  cut(): void;
 }
 
-/** One tunnel with the peers at both of its ends. */
-async function tunnelOf(relay: Relay): Promise<{
-  client: Deno.TcpConn;
-  upstream: Deno.TcpConn;
-  ended: Promise<TunnelReport>;
-  cut(): void;
-}> {
+async function tunnelOf(tunnels: Tunnels, { connected }: Sockets): Promise<Ends> {
   const [ours, client] = await connected();
   const [theirs, upstream] = await connected();
-  return { client, upstream, ...relay.start(ours, theirs) };
+  const tunnel = tunnels.start(ours, theirs);
+  return { client, upstream, ended: tunnel.ended, cut: () => tunnel.cut("policy") };
 }
 
-async function withRelay(idleMs: number, test: (relay: Relay) => Promise<void>): Promise<void> {
-  const relay = new Relay(idleMs);
-  try {
-    await test(relay);
-  } finally {
-    await relay.stop();
-  }
+function withTunnels(
+  idleMs: number,
+  test: (open: () => Promise<Ends>) => Promise<void>,
+): Promise<void> {
+  return withSockets(async (sockets) => {
+    const tunnels = new Tunnels(sockets.loop, idleMs, () => {});
+    try {
+      await test(() => tunnelOf(tunnels, sockets));
+    } finally {
+      tunnels.close();
+    }
+  });
 }
 
 function noise(bytes: number): Uint8Array<ArrayBuffer> {
@@ -65,8 +66,8 @@ async function receive(conn: Deno.TcpConn): Promise<Uint8Array | null> {
 }
 
 Deno.test("bytes arrive as they were sent, both ways at once, and are counted", () =>
-  withRelay(LONG_MS, async (relay) => {
-    const { client, upstream, ended } = await tunnelOf(relay);
+  withTunnels(LONG_MS, async (open) => {
+    const { client, upstream, ended } = await open();
     const [up, down] = [noise(3_000_001), noise(2_000_003)];
     const [, , atUpstream, atClient] = await Promise.all([
       send(client, up),
@@ -80,11 +81,11 @@ Deno.test("bytes arrive as they were sent, both ways at once, and are counted", 
   }));
 
 Deno.test("a receiver that stalls loses nothing, and keeps nobody else waiting", () =>
-  withRelay(LONG_MS, async (relay) => {
-    const slow = await tunnelOf(relay);
+  withTunnels(LONG_MS, async (open) => {
+    const slow = await open();
     const bytes = noise(20_000_000);
     const sending = send(slow.upstream, bytes);
-    const other = await tunnelOf(relay);
+    const other = await open();
     await send(other.client, noise(1_000));
     assert.equal((await receive(other.upstream))?.length, 1_000);
     other.client.close();
@@ -96,8 +97,8 @@ Deno.test("a receiver that stalls loses nothing, and keeps nobody else waiting",
   }));
 
 Deno.test("half-close: one side's end is passed on, and the other goes on", () =>
-  withRelay(LONG_MS, async (relay) => {
-    const { client, upstream, ended } = await tunnelOf(relay);
+  withTunnels(LONG_MS, async (open) => {
+    const { client, upstream, ended } = await open();
     await send(client, noise(10));
     assert.equal(await upstream.read(new Uint8Array(100)), 10);
     assert.equal(await upstream.read(new Uint8Array(100)), null);
@@ -108,8 +109,8 @@ Deno.test("half-close: one side's end is passed on, and the other goes on", () =
   }));
 
 Deno.test("a side that breaks takes the other one with it", () =>
-  withRelay(LONG_MS, async (relay) => {
-    const { client, upstream, ended } = await tunnelOf(relay);
+  withTunnels(LONG_MS, async (open) => {
+    const { client, upstream, ended } = await open();
     await client.write(noise(1_000));
     await upstream.read(new Uint8Array(1)); // the rest stays unread: closing is a reset then
     upstream.close();
@@ -118,9 +119,9 @@ Deno.test("a side that breaks takes the other one with it", () =>
   }));
 
 Deno.test("silence ends a tunnel, and one that moves stays", () =>
-  withRelay(400, async (relay) => {
-    const silent = await tunnelOf(relay);
-    const lively = await tunnelOf(relay);
+  withTunnels(400, async (open) => {
+    const silent = await open();
+    const lively = await open();
     let ended = false;
     const done = silent.ended.then((report) => {
       ended = true;
@@ -142,47 +143,14 @@ Deno.test("silence ends a tunnel, and one that moves stays", () =>
   }));
 
 Deno.test("a cut ends both sides at once, also while bytes are moving", () =>
-  withRelay(LONG_MS, async (relay) => {
-    const { client, upstream, ended, cut } = await tunnelOf(relay);
+  withTunnels(LONG_MS, async (open) => {
+    const { client, upstream, ended, cut } = await open();
     const sending = send(upstream, noise(20_000_000)).catch(() => {});
     await client.read(new Uint8Array(1));
     cut();
     cut();
-    await ended;
+    assert.equal((await ended).end, "policy");
     await receive(client);
     await sending;
     upstream.close();
   }));
-
-Deno.test("a thread that fails ends its tunnels, and the next tunnel gets a new one", async () => {
-  const threads: Worker[] = [];
-  const RealWorker = Worker;
-  globalThis.Worker = class extends RealWorker {
-    constructor(...args: ConstructorParameters<typeof Worker>) {
-      super(...args);
-      threads.push(this);
-    }
-  };
-  try {
-    await withRelay(LONG_MS, async (relay) => {
-      const first = await tunnelOf(relay);
-      await first.client.write(noise(1));
-      await first.upstream.read(new Uint8Array(1));
-      threads[0]?.postMessage(null); // nothing that it understands; the next message wakes it
-      const second = await tunnelOf(relay);
-      for (const { client, upstream, ended } of [first, second]) {
-        assert.equal((await ended).end, "broken");
-        await receive(client);
-        await receive(upstream);
-      }
-      const third = await tunnelOf(relay);
-      await third.client.write(noise(1));
-      assert.equal(await third.upstream.read(new Uint8Array(1)), 1);
-      third.client.close();
-      third.upstream.close();
-    });
-  } finally {
-    globalThis.Worker = RealWorker;
-  }
-  assert.equal(threads.length, 2);
-});

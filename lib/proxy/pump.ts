@@ -1,6 +1,6 @@
 /** One direction of a tunnel: bytes from one socket to the other, unchanged, and then the end. */
-import { endWrites } from "../../linux/descriptor.ts";
-import { AGAIN, Pipe } from "../../linux/splice.ts";
+import { endWrites } from "../linux/tcp.ts";
+import { AGAIN, Pipe } from "../linux/splice.ts";
 
 /** Pipes that are kept for the next direction that needs one. */
 const MAX_SPARE_PIPES = 16;

@@ -1,0 +1,113 @@
+/** The main isolate's end of the proxy's thread, from its start to its end or crash. */
+import { closeDescriptor, cutConnection } from "../../linux/tcp.ts";
+import { WakeCounter } from "../../linux/wake.ts";
+import { threadLogOptions } from "../../log.ts";
+import type { ProxyLimits } from "../context.ts";
+import { type FromThread, type SharedCounters, SharedDescriptors } from "./protocol.ts";
+import type { Start, ToThread } from "./protocol.ts";
+
+/** A thread that takes longer than this over a message hangs. */
+const ANSWER_TIMEOUT_MS = 5_000;
+
+/** What the thread asks and tells. None of these may throw. */
+export interface ThreadEvents {
+  readonly onMessage: (message: Exclude<FromThread, { readonly kind: "done" | "failed" }>) => void;
+  /** The thread is gone with every connection it had, and nothing else will come from it. */
+  readonly onCrash: (why: string) => void;
+}
+
+/** A message without the ticket that it gets when it is sent. */
+type Asked<Message> = Message extends { readonly ticket: number } ? Omit<Message, "ticket"> : never;
+
+/** One thread. */
+export class ThreadHandle {
+  readonly #descriptors = new SharedDescriptors();
+  readonly #wake = WakeCounter.create();
+  readonly #worker: Worker;
+  readonly #events: ThreadEvents;
+  readonly #awaited = new Map<number, (count: number) => void>();
+  #lastTicket = 0;
+  #ended = false;
+
+  /** @throws SystemError */
+  constructor(limits: ProxyLimits, counters: SharedCounters, events: ThreadEvents) {
+    this.#events = events;
+    this.#worker = new Worker(new URL("./thread.ts", import.meta.url), { type: "module" });
+    this.#worker.onmessage = ({ data }: MessageEvent<FromThread>): void => this.#receive(data);
+    this.#worker.onerror = (event): void => {
+      event.preventDefault(); // or the daemon would end with it
+      this.#crash(event.message, true);
+    };
+    const start: Start = {
+      wakeFd: this.#wake.fd,
+      counters: counters.buffer,
+      descriptors: this.#descriptors.buffer,
+      limits,
+      logs: threadLogOptions(),
+    };
+    this.#worker.postMessage(start);
+  }
+
+  #receive(message: FromThread): void {
+    if (this.#ended) return;
+    if (message.kind === "failed") this.#crash(message.why, true);
+    else if (message.kind !== "done") this.#events.onMessage(message);
+    else {
+      this.#awaited.get(message.ticket)?.(message.count);
+      this.#awaited.delete(message.ticket);
+    }
+  }
+
+  /** @param isGone The thread does nothing any more; otherwise it may still be at it. */
+  #crash(why: string, isGone: boolean): void {
+    if (this.#ended) return;
+    this.#end(isGone);
+    this.#events.onCrash(why);
+  }
+
+  #end(isGone: boolean): void {
+    this.#ended = true;
+    this.#worker.terminate();
+    for (const fd of this.#descriptors.takeAll()) {
+      cutConnection(fd);
+      // A thread that hangs might come to use the number, and must not find another file there.
+      if (isGone) closeDescriptor(fd);
+    }
+    if (isGone) this.#wake.close();
+    else this.#wake.add(); // in case it sleeps
+    for (const resolve of this.#awaited.values()) resolve(0);
+    this.#awaited.clear();
+  }
+
+  /** Sends a message. */
+  tell(message: Exclude<ToThread, { readonly ticket: number }>): void {
+    if (!this.#ended) this.#post(message);
+  }
+
+  /**
+   * Sends a message and settles when the thread has acted on it, or is gone; one that takes too long
+   * is treated as crashed. Never rejects.
+   */
+  async ask(message: Asked<ToThread>, timeoutMs = ANSWER_TIMEOUT_MS): Promise<number> {
+    if (this.#ended) return 0;
+    const ticket = ++this.#lastTicket;
+    const done = Promise.withResolvers<number>();
+    this.#awaited.set(ticket, done.resolve);
+    const timer = setTimeout(() => this.#crash("it does not answer", false), timeoutMs);
+    this.#post({ ...message, ticket });
+    const count = await done.promise;
+    clearTimeout(timer);
+    return count;
+  }
+
+  #post(message: ToThread): void {
+    this.#worker.postMessage(message);
+    this.#wake.add();
+  }
+
+  /** Ends the thread when busy connections have had `drainMs` to end. */
+  async end(drainMs: number): Promise<void> {
+    await this.ask({ kind: "stop" }, drainMs + ANSWER_TIMEOUT_MS);
+    if (!this.#ended) this.#end(true);
+  }
+}
