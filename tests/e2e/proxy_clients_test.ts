@@ -9,6 +9,7 @@ import { importImage } from "../lab/dockerd.ts";
 import { Lab } from "../lab/lab.ts";
 import { denoCommand } from "../lab/product.ts";
 import { labTest } from "../lab/requirements.ts";
+import { nothing } from "../lab/witness.ts";
 import { HTTP_PORT, HTTPS_PORT, NPM_PACKAGES } from "./origin/world.ts";
 
 const TOOLS = [
@@ -44,6 +45,17 @@ const get = (path) => new Promise((resolve, reject) => {
     response.on("data", (piece) => text += piece).on("end", () => resolve(text));
   }).on("error", reject);
 });`;
+
+/** Has apt read a repository of ours, with everything it writes in /tmp. */
+function aptUpdate(base: string): string {
+  return `
+mkdir -p /tmp/apt/etc /tmp/apt/lists/partial /tmp/apt/cache/archives/partial
+echo "deb [trusted=yes] ${base}/apt/ ./" > /tmp/apt/etc/sources.list
+OPTIONS="-o Dir::Etc=/tmp/apt/etc -o Dir::State=/tmp/apt -o Dir::Cache=/tmp/apt/cache"
+OPTIONS="$OPTIONS -o Dir::State::status=/dev/null -o APT::Sandbox::User=root -o Acquire::Retries=0"
+OPTIONS="$OPTIONS -o APT::Architecture=amd64 -o APT::Update::Error-Mode=any"
+apt-get $OPTIONS update`;
+}
 
 /** What is typed in the container, and what it prints when all is well. */
 const CLIENTS: readonly (readonly [name: string, argv: readonly string[], printed: RegExp])[] = [
@@ -85,6 +97,11 @@ const CLIENTS: readonly (readonly [name: string, argv: readonly string[], printe
       "PYTHONPATH=/tmp/site /usr/bin/python3 -c 'import wheelhouse; print(wheelhouse.VERSION)'",
     ],
     /^1\.0\n$/,
+  ],
+  [
+    "apt-get update (S015-AS-004)",
+    ["bash", "-c", `${aptUpdate(HTTP)} && apt-cache $OPTIONS policy wheelhouse | grep Candidate`],
+    /Candidate: 1\.0\n$/,
   ],
   [
     "Python's urllib",
@@ -249,6 +266,14 @@ labTest("real clients in a real container work through the proxy", { tools: TOOL
     }
     await inside(["curl", "-sS", `${HTTPS}/barrier/${TUNNELS + 1}`]); // the last one lets all go
     assert.equal((await running).stdout, `${TUNNELS}\n`);
+  });
+
+  await t.step("what is not allowed is not reached, by apt either (S015-AS-005)", async () => {
+    const mark = await lab.witness.mark();
+    const { code, stderr } = await inside(["bash", "-c", aptUpdate("http://example.com")]);
+    assert.notEqual(code, 0);
+    assert.match(stderr, /403/);
+    assert.ok(nothing(await lab.witness.since(mark, { name: "example.com" })));
   });
 
   await t.step("what is not allowed is not reached, by the same clients", async () => {

@@ -1,9 +1,9 @@
 /**
- * One origin for every kind of client: a site, a git repository, registries for npm and pip, an echo
+ * One origin for every kind of client: a site, a git repository, registries for npm, pip and apt, an echo
  * by WebSocket. Arguments: certificate and key files, and the folder of the repository. Prints
  * `ready`, then a line for each request: its TLS server's port, protocol aside, method and path.
  */
-import { tarball, wheel } from "./packages.ts";
+import { aptRepository, tarball, wheel } from "./packages.ts";
 import { HTTP_PORT, HTTPS_PORT, NPM_PACKAGES } from "./world.ts";
 
 const [certPath = "", keyPath = "", repository = ""] = Deno.args;
@@ -58,6 +58,11 @@ function pip(path: string): Response {
   return new Response(new Blob([new Uint8Array(wheel(name, "1.0"))]));
 }
 
+async function apt(path: string): Promise<Response> {
+  const file = (await aptRepository()).get(path.replace(/^\.\//, ""));
+  return new Response(file ?? "no such file", { status: file === undefined ? 404 : 200 });
+}
+
 async function repositoryFile(path: string): Promise<Response> {
   try {
     return new Response((await Deno.open(`${repository}/${path}`)).readable);
@@ -87,6 +92,8 @@ function handle(request: Request): Response | Promise<Response> {
       return npm(rest, origin);
     case "pip":
       return pip(rest);
+    case "apt":
+      return apt(rest);
     case "repository.git":
       return repositoryFile(rest);
     case "upload":

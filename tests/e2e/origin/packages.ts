@@ -77,6 +77,27 @@ function zip(files: Readonly<Record<string, string>>): Uint8Array {
   return join(...parts, entries, signature(0x06054b50), new Uint8Array(end.buffer));
 }
 
+/** The files of an apt repository without signature, with the one package `wheelhouse` in it. */
+export async function aptRepository(): Promise<ReadonlyMap<string, string>> {
+  const packages = [
+    "Package: wheelhouse",
+    "Version: 1.0",
+    "Architecture: all",
+    "Maintainer: lab <lab@localhost>",
+    "Filename: ./wheelhouse.deb",
+    "Size: 0",
+    `SHA256: ${"0".repeat(64)}`,
+    "Description: a package",
+    "",
+  ].join("\n");
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(packages));
+  const hash = [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0"));
+  const release = `Date: ${new Date().toUTCString()}\nSHA256:\n ${
+    hash.join("")
+  } ${packages.length} Packages\n`;
+  return new Map([["Release", release], ["Packages", packages]]);
+}
+
 function signature(value: number): Uint8Array {
   const bytes = new Uint8Array(4);
   new DataView(bytes.buffer).setUint32(0, value, true);
