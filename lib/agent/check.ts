@@ -93,10 +93,13 @@ function blockReason({ action_type, target }: PermissionQuestion, reason: Reason
   return `no rule allows ${action_type} to ${target}`;
 }
 
+/** A program at the beginning of what may be a whole command line, with secrets behind it. */
+const PROGRAM = /^[\p{L}\p{N}_.\/+-]+/u;
+
 /** What the record keeps: never arguments, queries or other metadata, which may hold secrets. */
 function attemptOf({ action_type, target, metadata }: PermissionQuestion): Attempt {
   if (action_type === "file_access") return { path: target };
-  if (action_type !== "network_call") return { tool: target };
+  if (action_type !== "network_call") return { tool: PROGRAM.exec(target)?.[0] ?? "" };
   const url = target.includes("://") ? URL.parse(target) : null;
   if (url === null) {
     const { host = target, port = "443" } = HOST_AND_PORT.exec(target)?.groups ?? {};
