@@ -2,6 +2,7 @@
  * The daemon: its subsystems, made from the flags and wired to each other, and the order in which
  * they start.
  */
+import { join } from "node:path";
 import { agentSocketFolder, agentSocketInFolder } from "./agent_socket.ts";
 import { Callers, MAX_AGENT_CONNECTIONS } from "./agent/callers.ts";
 import { AgentIdentity } from "./agent/identity.ts";
@@ -147,6 +148,7 @@ class Daemon {
         nextBridge: (taken) =>
           taken.length === 0 ? config.bridge : this.#bridges.nextFreeName(new Set(taken)),
         ownsBridge: (name) => isManagedName(config.bridge, name),
+        cover: (bridges) => this.#bridges.cover(bridges),
         attach: (segment) => this.#enforcement.attach(segment),
         detach: (segment) => this.#enforcement.detach(segment),
       },
@@ -281,10 +283,14 @@ class Daemon {
       start: async () => {
         following = this.#namespaceAgents.follow(end.signal);
         await this.#docker.start();
-        const isAttached = this.#enforcement.segments()
-          .some(({ bridge }) => bridge === this.#config.bridge);
-        // Without Docker its bridge works all the same, for whoever sits on it.
-        if (!isAttached) await this.#enforcement.attach(this.#defaultSegment());
+        const adopted = this.#enforcement.segments()
+          .find(({ bridge }) => bridge === this.#config.bridge);
+        // Without Docker its bridge works all the same, for whoever sits on it; one of an earlier run
+        // has its address, and no network's name.
+        if (adopted === undefined) await this.#enforcement.attach(this.#defaultSegment());
+        else if (adopted.network === adopted.bridge) {
+          await this.#enforcement.attach({ ...adopted, network: DEFAULT_NETWORK });
+        }
         const gateways = this.#enforcement.segments()
           .map(({ network, gateway }) => `${network} at ${gateway}`);
         return gateways.join(", ");
@@ -510,6 +516,7 @@ function* stepsOf(config: DaemonConfig): Generator<Step, void> {
     subnetBlock: config.subnetBlock,
     dnsPort: config.dns.port,
     proxyPort: config.proxy?.port ?? null,
+    memoryPath: join(config.stateDir, "bridges"),
   });
   yield {
     target: "bridge",

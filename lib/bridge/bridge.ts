@@ -24,6 +24,7 @@ import {
   isManagedName,
 } from "./names.ts";
 import { type Grant, type GrantRequest, Grants } from "./grants.ts";
+import { BridgeMemory } from "./memory.ts";
 import { type DirectAsk, DirectOpener } from "./opener.ts";
 import { listedPins, PORT_TABLE, portTable } from "./port_table.ts";
 import { type Pin, pinPorts, type Pins, type PortView } from "./ports.ts";
@@ -53,6 +54,8 @@ export interface BridgesOptions {
   readonly dnsPort: number;
   /** The proxy's port on every gateway; null without a proxy. */
   readonly proxyPort: number | null;
+  /** File with the names of covered bridges, for the next boot; null: none is kept. */
+  readonly memoryPath: string | null;
 }
 
 function notABridge(link: Link): OutcallError {
@@ -99,6 +102,7 @@ function isolate(netlink: RouteNetlink, port: Link): boolean {
 export class Bridges {
   readonly #options: BridgesOptions;
   readonly #block: Cidr;
+  readonly #memory: BridgeMemory;
   readonly #segments = new Map<string, Segment>();
   readonly #mutex = new Mutex();
   #listening: Listening = NOTHING_LISTENS;
@@ -125,6 +129,7 @@ export class Bridges {
     if (block === null) throw new RangeError(`'${options.subnetBlock}' is not a subnet block`);
     this.#options = options;
     this.#block = block;
+    this.#memory = new BridgeMemory(options.memoryPath);
   }
 
   /** The default network's bridge. */
@@ -204,9 +209,26 @@ export class Bridges {
       const link = netlink.link(segment.bridge);
       if (link !== null) this.#remove(netlink, [link]);
       this.#segments.delete(segment.bridge);
+      this.#memory.remove([segment.bridge]);
       await this.#apply(netlink);
       if (segment.bridge === this.name) this.#bringUp(netlink, this.name, null);
       log.info("detached {network} from {bridge}", { ...segment });
+    });
+  }
+
+  /** Covers bridges of these names from now on, here or to come; their agents reach nothing. */
+  cover(names: readonly string[]): Promise<void> {
+    return this.#mutex.run(async () => {
+      const missing = names.filter((name) =>
+        !this.#covered.includes(name) && !this.#memory.has(name)
+      );
+      if (missing.length === 0) return;
+      log.warn("bridges of another --bridge are covered, and not served: {bridges}", {
+        bridges: missing,
+      });
+      this.#memory.add(missing);
+      using netlink = new RouteNetlink();
+      await this.#apply(netlink);
     });
   }
 
@@ -426,6 +448,7 @@ export class Bridges {
         }
       }
       this.#tables.forget();
+      this.#memory.remove(this.#memory.names);
       for (const link of links) netlink.deleteLink(link);
       log.info("torn down: {bridges}", { bridges: links.map((link) => link.name) });
     });
@@ -535,7 +558,7 @@ export class Bridges {
     return netlink.links().filter((link) =>
       link.kind === "bridge" &&
       (covered.has(link.name) || this.#segments.has(link.name) ||
-        isManagedName(this.name, link.name))
+        this.#memory.has(link.name) || isManagedName(this.name, link.name))
     );
   }
 
@@ -556,13 +579,14 @@ export class Bridges {
     // Covering an ordinary interface would cut the host itself off.
     const others = netlink.links().filter(({ kind }) => kind !== "bridge");
     for (const link of others) if (known.includes(link.name)) throw notABridge(link);
-    const reserved = [this.name, DEFAULT_BRIDGE]
-      .flatMap((name) => firstNames(name, RESERVED_NAMES))
+    const byName = [this.name, DEFAULT_BRIDGE].flatMap((name) => firstNames(name, RESERVED_NAMES));
+    const reserved = [...byName, ...this.#memory.names]
       .filter((name) => !others.some((link) => link.name === name));
     const covered = (await this.#coveredLinks(netlink)).map((link) => link.name);
     const extraBridges = [...new Set([...reserved, ...covered])]
       .filter((name) => !this.#segments.has(name));
     this.#covered = [...new Set([...known, ...covered])];
+    this.#memory.add(this.#covered);
     this.#pins ??= await this.#adoptPins(netlink);
     const ports = this.#isolatePorts(netlink);
     const firewall = firewallTable({

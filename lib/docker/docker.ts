@@ -180,6 +180,7 @@ export class Docker {
     while (this.#isOutdated && !this.#end.signal.aborted) {
       this.#isOutdated = false;
       try {
+        await this.networks.coverForeign();
         if (!this.#hasDefault) {
           await this.networks.ensureDefault();
           this.#hasDefault = true;

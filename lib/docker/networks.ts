@@ -40,6 +40,8 @@ export interface NetworkHooks {
   nextBridge(taken: readonly string[]): string;
   /** Whether the firewall would name a bridge like this: what makes a network ours, with the label. */
   ownsBridge(bridge: string): boolean;
+  /** Covers bridges that only another `--bridge` would own: their networks are ours all the same. */
+  cover(bridges: readonly string[]): Promise<void>;
   /**
    * Makes or adopts the bridge with its gateway address, filtered before it can carry a packet.
    * Idempotent. When it throws, nothing may have become less filtered.
@@ -265,6 +267,21 @@ export class NetworkManager implements NetworkService {
   async #detach(segment: Segment): Promise<void> {
     await this.#hooks.detach(segment);
     this.#attached.delete(segment.network);
+  }
+
+  /**
+   * Covers the networks that a run with another `--bridge` has made. They are not served, but their
+   * containers must not go unfiltered either.
+   * @throws OutcallError `docker.unavailable`, and those of the firewall.
+   */
+  async coverForeign(): Promise<void> {
+    const bridges = (await this.#engine.networks()).flatMap((network) => {
+      const segment = managedSegment(network, () => true);
+      return typeof segment === "string" || this.#hooks.ownsBridge(segment.bridge)
+        ? []
+        : [segment.bridge];
+    });
+    if (bridges.length > 0) await this.#hooks.cover(bridges);
   }
 
   /** Every managed network; look-alikes are skipped and told about (S002-FR-018). */

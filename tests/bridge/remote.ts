@@ -15,6 +15,7 @@ export const OPTIONS: BridgesOptions = {
   subnetBlock: "10.200.0.0/16",
   dnsPort: 53,
   proxyPort: 8080,
+  memoryPath: null,
 };
 
 /** The default network. */

@@ -72,6 +72,11 @@ export class PlainBridges implements NetworkHooks {
     return isManagedName(this.base, bridge);
   }
 
+  /** Nothing filters here. */
+  cover(): Promise<void> {
+    return Promise.resolve();
+  }
+
   async attach(segment: Segment): Promise<void> {
     this.calls.push(`attach ${segment.network} ${segment.bridge} ${segment.subnet}`);
     const { failure } = this;
