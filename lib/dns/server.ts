@@ -104,11 +104,12 @@ export class DnsServer implements GatewayService, DnsService {
     this.#resolver = new Resolver(this.#cache, this.#upstream);
     this.#udp = new UdpServer({
       rate: queryRate,
+      agents,
       handler: { handle: (packet, source) => this.#filter.handle(packet, source) },
       onActivity: (activity) => this.#takeIn(activity),
     });
     this.#filter = new DnsFilter({
-      agents: this.#udp.leasing(agents),
+      agents: this.#udp.agents,
       judge,
       decisions,
       resolver: this.#sharing(),

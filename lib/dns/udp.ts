@@ -25,6 +25,7 @@ const RESTART_MS = 250;
 export interface UdpParts {
   /** Queries that each source may send. */
   readonly rate: QueryRate;
+  readonly agents: AgentDirectory;
   /** Answers what the worker hands over; it was within the rate. */
   readonly handler: PacketHandler;
   /** Receives what the worker decided. Must not throw. */
@@ -61,6 +62,7 @@ export class UdpServer {
     const worker = new WorkerHandle(this.#parts.rate, {
       onQueries: (fd, queries) => this.#answer(fd, queries),
       onActivity: this.#parts.onActivity,
+      onRenewal: (addresses) => this.#renew(addresses),
       onCrash: (why) => this.#crashed(why),
     });
     this.#worker = worker;
@@ -160,16 +162,27 @@ export class UdpServer {
     this.#worker.tell({ kind: "forget", epoch: this.#worker.nextEpoch(), what });
   }
 
-  /** `directory`, and each agent that it knows at once is made known to the worker. */
-  leasing(directory: AgentDirectory): AgentDirectory {
-    return {
-      identify: (address) => {
-        const agent = directory.identify(address);
-        // What had to be asked for may not be remembered here either.
-        if (agent !== null && !(agent instanceof Promise)) this.#lease(agent);
-        return agent;
-      },
-    };
+  /** The directory; each agent that it knows at once is made known to the worker. */
+  get agents(): AgentDirectory {
+    return { identify: (address) => this.#identify(address) };
+  }
+
+  #identify(address: string): ReturnType<AgentDirectory["identify"]> {
+    const agent = this.#parts.agents.identify(address);
+    // What had to be asked for may not be remembered here either.
+    if (agent !== null && !(agent instanceof Promise)) this.#lease(agent);
+    return agent;
+  }
+
+  #renew(addresses: readonly string[]): void {
+    for (const address of addresses) {
+      try {
+        // One that cannot be told at once has no lease; the packets ask for it.
+        void Promise.resolve(this.#identify(address)).catch(() => {});
+      } catch (thrown) {
+        log.debug("no lease for {address}: {error}", { address, error: messageOf(thrown) });
+      }
+    }
   }
 
   #lease(agent: Agent): void {

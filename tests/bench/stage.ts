@@ -4,9 +4,11 @@
  *
  *     agent ────── outcall0 [host: outcalld] ──┐
  *                                              ├── origin
- *     unfiltered ────────── [peers: one each] ──┘
+ *     unfiltered ── docker0 [peers: one each] ──┘
  *
- * The peers have a machine of their own, so that no firewall table of ours slows them down.
+ * The peers have a machine of their own, so that no firewall table of ours slows them down. They are
+ * reached as a host's services are by its containers: through a bridge, which has an address, and the
+ * rule that Docker makes for each of its bridges.
  */
 import { DEFAULT_PLACE } from "../lab/agent.ts";
 import { Lab } from "../lab/lab.ts";
@@ -41,6 +43,19 @@ const NETWORK_SETTINGS = [
   "net.ipv4.tcp_congestion_control=reno",
 ];
 
+const PEERS_BRIDGE = `
+ip link add docker0 type bridge
+ip address add ${PEER_ADDRESS}/30 dev docker0
+ip link set docker0 up
+nft -f - << 'RULES'
+table ip nat {
+  chain postrouting {
+    type nat hook postrouting priority srcnat
+    ip saddr 10.98.0.0/30 oifname != "docker0" masquerade
+  }
+}
+RULES`;
+
 /** A running stage; everything ends with it, or with this process. */
 export class Stage implements AsyncDisposable {
   readonly #owned: AsyncDisposableStack;
@@ -74,10 +89,12 @@ export class Stage implements AsyncDisposable {
       { machine: peers, interface: "origin0", address: "45.90.29.1/30" },
       { machine: origin, interface: "peers0", address: "45.90.29.2/30" },
     );
+    await peers.must(["bash", "-c", PEERS_BRIDGE]);
     await connect(
-      { machine: peers, interface: "client0", address: `${PEER_ADDRESS}/30` },
+      { machine: peers, interface: "client0" },
       { machine: lab.unfiltered, interface: "peers0", address: "10.98.0.2/30" },
     );
+    await peers.must(["ip", "link", "set", "client0", "master", "docker0"]);
     await origin.must(["ip", "address", "add", `${ORIGIN_ADDRESS}/32`, "dev", "lo"]);
     await lab.host.must(["ip", "route", "add", ORIGIN_ADDRESS, "via", "45.90.28.2"]);
     await peers.must(["ip", "route", "add", ORIGIN_ADDRESS, "via", "45.90.29.2"]);

@@ -247,6 +247,23 @@ Deno.test("a flood is refused once with its own reason, counted in full, and har
   assert.deepEqual(new Set(world.upstream.names), new Set(["a.test"]));
 });
 
+Deno.test("of a greater flood, what the kernel drops for us is counted as well", async () => {
+  await using world = await World.create([allowHost("a.test")], rate(50));
+  await world.client.ask("a.test");
+  let sent = 0;
+  const excess = (): number =>
+    world.decisions.recent().filter(({ reason }) => reason === "query_rate")
+      .reduce((sum, { count = 1 }) => sum + count, 0);
+  // Muted is who floods while the worker takes stock; it does so every 25 ms.
+  while (sent < 20_000) {
+    for (let i = 0; i < 500; i++) await world.client.send(encodeQuery(`n${sent++}.test`, "A"));
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  await eventually(() => excess() === sent - 49);
+  using other = world.newClient("other");
+  assert.deepEqual(addresses(await other.ask("a.test")), ["93.184.216.34"]);
+});
+
 Deno.test("a packet longer than any query is dropped, and the next one is answered", async () => {
   await using world = await World.create([]);
   await world.settled("b.test");

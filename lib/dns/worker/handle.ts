@@ -22,6 +22,8 @@ export interface WorkerEvents {
   readonly onQueries: (fd: number, queries: readonly HandedOver[]) => void;
   /** Must not throw. */
   readonly onActivity: (activity: Activity) => void;
+  /** Agents at these addresses are to be leased again. Must not throw. */
+  readonly onRenewal: (addresses: readonly string[]) => void;
   /** The worker is gone, and nothing else will come from it. */
   readonly onCrash: (why: string) => void;
 }
@@ -68,6 +70,9 @@ export class WorkerHandle {
       case "report":
         this.#shared.addUnreadReports(-1);
         this.#read(message.report);
+        break;
+      case "renew":
+        this.#events.onRenewal(message.addresses);
         break;
       case "failed":
         this.#crash(message.why);

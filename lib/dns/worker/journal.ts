@@ -90,14 +90,14 @@ export class Journal implements DecisionRecorder {
     this.#firstOutline = this.#nextOutline;
   }
 
-  /** Counts one more attempt that the decision at this position stands for. */
-  repeat(decision: number): void {
-    this.#counts[decision] = (this.#counts[decision] ?? 0) + 1;
+  /** Counts further attempts that the decision at this position stands for. */
+  repeat(decision: number, attempts = 1): void {
+    this.#counts[decision] = (this.#counts[decision] ?? 0) + attempts;
   }
 
-  /** Counts a packet that gets neither reply nor decision. */
-  drop(): void {
-    this.#dropped++;
+  /** Counts packets that get neither reply nor decision. */
+  drop(packets = 1): void {
+    this.#dropped += packets;
   }
 
   /** Notes that the cache entry of this key was used. */

@@ -67,6 +67,8 @@ export type FromWorker =
   | { readonly kind: "done"; readonly ticket: number }
   | { readonly kind: "queries"; readonly fd: number; readonly queries: readonly HandedOver[] }
   | { readonly kind: "report"; readonly report: Report }
+  /** Agents at these addresses ask, and their leases end soon. */
+  | { readonly kind: "renew"; readonly addresses: readonly string[] }
   /** The last message: the worker cannot go on. */
   | { readonly kind: "failed"; readonly why: string };
 

@@ -13,6 +13,7 @@ import { LookupLimits } from "../limits.ts";
 import { QueryBuckets, type QueryRate } from "../rate.ts";
 import type { AnswerSource } from "../resolver.ts";
 import { ttlOffsets } from "../ttl.ts";
+import { Floods } from "./floods.ts";
 import { Journal } from "./journal.ts";
 import { LEASE_MS, type Report, type Shared, type ToWorker } from "./protocol.ts";
 import { KnownReplies, type KnownReply } from "./replies.ts";
@@ -35,6 +36,15 @@ const MAX_REPLIES = 8192;
 interface Lease {
   readonly agent: Agent;
   untilMs: number;
+  /** When it is time to ask for another one, so that nobody has to wait for it. */
+  renewAtMs: number;
+}
+
+/** The newest decision about a source that asks too fast. */
+interface Excess {
+  readonly outline: number;
+  decision: number;
+  report: number;
 }
 
 /** What the filter was told from the cache while it handled a packet. */
@@ -75,8 +85,9 @@ export class Responder {
   readonly #cache = new DnsCache(() => this.#nowMs);
   readonly #filter: DnsFilter;
   readonly #replies = new KnownReplies();
-  /** Decision about the excess of each source, in this report. */
-  readonly #excess = new Map<number, number>();
+  readonly floods: Floods;
+  readonly #excess = new Map<number, Excess>();
+  #renewals: string[] = [];
   #policy: Policy | null = null;
   #agent: Agent | null = null;
   #cacheUse: CacheUse | null = null;
@@ -89,6 +100,7 @@ export class Responder {
     // What happened before belongs to a predecessor; this one knows nothing, and needs a policy.
     this.#epoch = shared.epoch;
     this.#buckets = new QueryBuckets(rate, () => this.#nowMs);
+    this.floods = new Floods(rate);
     this.#filter = new DnsFilter({
       agents: { identify: () => this.#agent },
       judge: (layer, facts) => {
@@ -161,11 +173,13 @@ export class Responder {
 
   #lease(agent: Agent): void {
     const address = addressNumber(agent.address);
-    const untilMs = this.#nowMs + LEASE_MS;
-    const lease = this.#leases.get(address);
-    // Replies belong to an agent, not to an address: they are good for this very object.
-    if (lease !== undefined && isSameAgent(lease.agent, agent)) lease.untilMs = untilMs;
-    else this.#leases.set(address, { agent, untilMs });
+    const known = this.#leases.get(address)?.agent;
+    this.#leases.set(address, {
+      // Replies belong to an agent, not to an address: they are good for this very object.
+      agent: known !== undefined && isSameAgent(known, agent) ? known : agent,
+      untilMs: this.#nowMs + LEASE_MS,
+      renewAtMs: this.#nowMs + LEASE_MS / 2,
+    });
   }
 
   #endLeases(): void {
@@ -179,6 +193,7 @@ export class Responder {
 
   #forgetReplies(): void {
     this.#replies.clear();
+    this.#excess.clear();
     this.journal.closeOutlines();
   }
 
@@ -200,6 +215,7 @@ export class Responder {
     if (isWithinRate && !isKnown) return HAND_OVER;
     if (lease === undefined) return this.#drop();
     if (isWithinRate) {
+      if (this.#nowMs >= lease.renewAtMs) this.#renew(lease);
       const known = this.#replies.find(address, bytes, start, length, this.#nowMs);
       if (known !== undefined && known.agent === lease.agent) return this.#again(known);
     }
@@ -207,6 +223,18 @@ export class Responder {
     if (!isWithinRate) return this.#refuseExcess(lease.agent, address, packet);
     if (this.journal.isFull) return this.#drop();
     return this.#filterFrom(lease.agent, address, packet);
+  }
+
+  #renew(lease: Lease): void {
+    lease.renewAtMs = Number.POSITIVE_INFINITY;
+    this.#renewals.push(lease.agent.address);
+  }
+
+  /** Addresses whose leases are to be renewed, each once. */
+  takeRenewals(): readonly string[] {
+    const renewals = this.#renewals;
+    if (renewals.length > 0) this.#renewals = [];
+    return renewals;
   }
 
   /** Identical packets of one report share a decision; in the next one they get another. */
@@ -268,22 +296,41 @@ export class Responder {
 
   /** One refusal for each source and report; the rest of a flood is only counted. */
   #refuseExcess(agent: Agent, address: number, packet: Uint8Array): Uint8Array | null {
-    const decision = this.#excess.get(address);
-    if (decision !== undefined) {
-      this.journal.repeat(decision);
+    const { journal } = this;
+    this.floods.exceeded(address);
+    const excess = this.#excess.get(address);
+    if (excess !== undefined && excess.report === journal.report) {
+      journal.repeat(excess.decision);
       return null;
     }
-    if (this.journal.isFull) return this.#drop();
-    if (this.journal.outlines > MAX_REPLIES) this.#forgetReplies();
+    if (journal.isFull) return this.#drop();
+    if (journal.outlines > MAX_REPLIES) this.#forgetReplies();
     this.#agent = agent;
     const reply = this.#filter.refuseExcess(packet, { address: agent.address, transport: "udp" });
-    this.#excess.set(address, this.journal.newest);
+    this.#excess.set(address, {
+      outline: journal.newestOutline,
+      decision: journal.newest,
+      report: journal.report,
+    });
     return reply instanceof Promise ? null : reply;
+  }
+
+  /** Counts packets that the kernel dropped before we could: for a muted source, if there is but one. */
+  dropped(packets: number): void {
+    const { journal } = this;
+    const [source, ...others] = this.floods.muted;
+    const excess = source === undefined ? undefined : this.#excess.get(source);
+    if (excess === undefined || others.length > 0) return journal.drop(packets);
+    if (excess.report === journal.report) return journal.repeat(excess.decision, packets);
+    if (journal.isFull) return journal.drop(packets);
+    journal.repeatOutline(excess.outline);
+    excess.decision = journal.newest;
+    excess.report = journal.report;
+    journal.repeat(excess.decision, packets - 1);
   }
 
   /** What happened since the last report. */
   report(): Report {
-    this.#excess.clear();
     return this.journal.take(this.#nowMs);
   }
 }

@@ -4,6 +4,8 @@
  */
 /// <reference lib="deno.worker" />
 import { messageOf } from "../../errors.ts";
+import { setThreadNiceness } from "../../linux/priority.ts";
+import { droppedPackets, muteSources } from "../../linux/socket_filter.ts";
 import { UdpBatch } from "../../linux/udp.ts";
 import { PollSet, WakeCounter } from "../../linux/wake.ts";
 import { UDP_PAYLOAD_BYTES } from "../codes.ts";
@@ -30,13 +32,17 @@ const MAX_QUERY_BYTES = 4096;
 /** Calls for one socket before the others, and messages, get their turn. */
 const MAX_ROUNDS = 16;
 
+/** Every agent waits for this thread, and it never works for long: it goes before what agents run. */
+const NICENESS = -10;
+
 /** The thread's sockets, and what it does with them. */
 class Thread {
   readonly #shared: Shared;
   readonly #wake: WakeCounter;
   readonly #responder: Responder;
   readonly #batch = new UdpBatch(BATCH_PACKETS, MAX_QUERY_BYTES, UDP_PAYLOAD_BYTES);
-  readonly #sockets = new Set<number>();
+  /** Packets that the kernel had dropped, by descriptor, when it was last asked. */
+  readonly #sockets = new Map<number, number>();
   #polled: PollSet;
   /** Messages were read since packets were answered. */
   #readLast = false;
@@ -54,7 +60,7 @@ class Thread {
    * no flood of the one holds the other up.
    */
   serve(): number {
-    for (let timeoutMs = this.#report();; timeoutMs = this.#report()) {
+    for (let timeoutMs = this.#tidy();; timeoutMs = this.#tidy()) {
       this.#shared.beat();
       this.#polled.wait(timeoutMs);
       this.#responder.tick(performance.now());
@@ -74,7 +80,9 @@ class Thread {
   read(message: ToWorker): boolean {
     switch (message.kind) {
       case "open":
-        this.#sockets.add(message.fd);
+        this.#sockets.set(message.fd, droppedPackets(message.fd));
+        // A predecessor may have left it with another filter.
+        muteSources(message.fd, this.#responder.floods.muted);
         this.#poll();
         break;
       case "close":
@@ -92,7 +100,7 @@ class Thread {
   }
 
   #poll(): void {
-    this.#polled = new PollSet([this.#wake.fd, ...this.#sockets]);
+    this.#polled = new PollSet([this.#wake.fd, ...this.#sockets.keys()]);
   }
 
   #answer(fd: number): void {
@@ -128,16 +136,46 @@ class Thread {
   }
 
   /**
-   * Reports when it is time to.
-   * @returns Until when to sleep: a report that is held back must not wait for the next packet.
+   * Does what is due beside answering.
+   * @returns Milliseconds to sleep at most: what is due later must not wait for the next packet.
    */
-  #report(): number {
-    const dueInMs = this.#responder.journal.dueInMs(performance.now());
+  #tidy(): number {
+    const nowMs = performance.now();
+    const renewals = this.#responder.takeRenewals();
+    if (renewals.length > 0) this.#post({ kind: "renew", addresses: renewals });
+    return Math.min(BEAT_MS, this.#lookAtFloods(nowMs), this.#report(nowMs));
+  }
+
+  /** As {@linkcode #tidy}. */
+  #lookAtFloods(nowMs: number): number {
+    const { floods } = this.#responder;
+    const dueInMs = floods.dueInMs(nowMs);
+    if (dueInMs === null || dueInMs > 0) return dueInMs ?? BEAT_MS;
+    this.#countDropped();
+    if (floods.look(nowMs)) {
+      for (const fd of this.#sockets.keys()) muteSources(fd, floods.muted);
+    }
+    return floods.dueInMs(nowMs) ?? BEAT_MS;
+  }
+
+  #countDropped(): void {
+    for (const [fd, before] of this.#sockets) {
+      const dropped = droppedPackets(fd);
+      // The kernel's counter wraps around.
+      if (dropped !== before) this.#responder.dropped((dropped - before) >>> 0);
+      this.#sockets.set(fd, dropped);
+    }
+  }
+
+  /** As {@linkcode #tidy}. */
+  #report(nowMs: number): number {
+    const dueInMs = this.#responder.journal.dueInMs(nowMs);
     if (dueInMs === null) return BEAT_MS;
     // One that is overdue waits for the main isolate to read the others.
     if (dueInMs > 0 || this.#shared.unreadReports >= MAX_UNREAD_REPORTS) {
-      return Math.min(BEAT_MS, Math.max(1, dueInMs));
+      return Math.max(1, dueInMs);
     }
+    this.#countDropped();
     this.#shared.addUnreadReports(1);
     this.#post({ kind: "report", report: this.#responder.report() });
     return BEAT_MS;
@@ -152,6 +190,7 @@ const inbox: ToWorker[] = [];
 let arrived = Promise.withResolvers<void>();
 
 async function run(start: Start): Promise<void> {
+  setThreadNiceness(NICENESS);
   const thread = new Thread(start);
   for (let unread = 0;;) {
     unread += thread.serve();
