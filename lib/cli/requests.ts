@@ -5,11 +5,10 @@ import {
   APPROVAL_MAX_SECS,
   type RuleRequestReply,
 } from "../api/requests.ts";
-import type { HostClient } from "../api/client.ts";
-import { writeOut } from "./output.ts";
-import { labels, plural, table } from "./render.ts";
-import { printable } from "../printable.ts";
+import { table } from "./render.ts";
+import { approvedLine, opens, rejectedLine, requestLines, whoOf } from "./request_lines.ts";
 import type { Run } from "./run.ts";
+import { watch } from "./watch.ts";
 
 const UNIT_SECS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, d: 86_400 };
 
@@ -75,15 +74,12 @@ export function addRequestsCommands(program: CommandUnknownOpts, run: Run): void
 
   requests.command("watch")
     .description("show each new request and answer it with one key; ends with q")
-    .action(() => run(watch));
-}
-
-function approvedLine(id: string, rulesLoaded: number): string {
-  return `Rule request "${id}" approved; ${rulesLoaded} rule(s) loaded.`;
-}
-
-function rejectedLine(id: string): string {
-  return `Rule request "${id}" rejected.`;
+    .action(() =>
+      run(async (client) => {
+        const json = await watch(client);
+        return { json, lines: [] };
+      })
+    );
 }
 
 function listLines(requests: readonly RuleRequestReply[]): string[] {
@@ -103,103 +99,4 @@ function listLines(requests: readonly RuleRequestReply[]): string[] {
     opens(request),
   ]);
   return table(columns, rows);
-}
-
-function whoOf({ agent, address }: RuleRequestReply): string {
-  return agent === "" ? address : agent;
-}
-
-/** What becomes reachable, in a few words. */
-function opens({ rules }: RuleRequestReply): string {
-  const allowed = rules.filter(({ action }) => action === "allow");
-  if (allowed.some(({ hosts }) => hosts === null)) return "any host";
-  const hosts = allowed.flatMap(({ hosts }) => hosts ?? []);
-  return hosts.length === 0 ? "-" : [...new Set(hosts)].join(", ");
-}
-
-function requestLines(request: RuleRequestReply): string[] {
-  const optional = (label: string, value: string | null): (readonly [string, string])[] =>
-    value === null ? [] : [[label, value]];
-  return [
-    ...labels(14, [
-      ["Request", request.id],
-      ["Status", request.status],
-      ["Agent", `${whoOf(request)} (${request.address} on ${request.network})`],
-      ...optional("Container", request.container_id),
-      ["Asked", `${request.created_at}, ${plural(request.hits, "time")}`],
-      ...optional("Why", request.reason),
-      ...optional("Wanted for", request.for_secs === null ? null : `${request.for_secs} s`),
-      ["Opens", opens(request)],
-      ...optional("Answered", request.decided_at),
-      ...optional("By", request.decided_by),
-      ...optional("Answer", request.answer),
-      ...optional("Until", request.expires_at),
-      ...(request.edited ? [["Edited", "yes, by the operator"] as const] : []),
-    ]),
-    ...request.warnings.map((warning) => `warning: ${warning}`),
-    "Rules:",
-    ...request.rule_file.trimEnd().split("\n").map((line) => `  ${line}`),
-  ];
-}
-
-const WATCH_POLL_MS = 500;
-const KEYS = "[1] 15m  [2] 1h  [3] 24h  [f] forever  [r] reject  [s] skip  [q] quit";
-const KEY_SECS: Readonly<Record<string, number | null>> = {
-  "1": 900,
-  "2": 3_600,
-  "3": 86_400,
-  f: null,
-};
-
-/** Shows requests as they come; with a terminal at the keys, asks for an answer to each. */
-async function watch(client: HostClient): Promise<{ json: object; lines: readonly string[] }> {
-  const seen = new Set<string>();
-  const isInteractive = Deno.stdin.isTerminal();
-  let answered = 0;
-  for (;;) {
-    for (const request of await client.ruleRequests(false)) {
-      if (seen.has(request.id)) continue;
-      seen.add(request.id);
-      say(["", ...requestLines(request)]);
-      if (!isInteractive) continue;
-      say([KEYS]);
-      const key = readKey();
-      if (key === "q") return { json: { answered }, lines: [] };
-      if (key === "s") continue;
-      answered++;
-      say([await answer(client, request.id, key)]);
-    }
-    await new Promise((resolve) => setTimeout(resolve, WATCH_POLL_MS));
-  }
-}
-
-async function answer(client: HostClient, id: string, key: string): Promise<string> {
-  if (key === "r") {
-    await client.rejectRuleRequest(id);
-    return rejectedLine(id);
-  }
-  const seconds = KEY_SECS[key] ?? null;
-  const { rules_loaded } = await client.approveRuleRequest(id, { for_secs: seconds });
-  return approvedLine(id, rules_loaded);
-}
-
-/** One of the keys offered; the end of input, Ctrl-C and Ctrl-D quit. */
-function readKey(): string {
-  Deno.stdin.setRaw(true);
-  try {
-    const byte = new Uint8Array(1);
-    for (;;) {
-      const read = Deno.stdin.readSync(byte);
-      const code = byte[0] ?? 0;
-      if (read === null || code === 3 || code === 4) return "q";
-      const key = String.fromCharCode(code);
-      if ("123frsq".includes(key)) return key;
-    }
-  } finally {
-    Deno.stdin.setRaw(false);
-  }
-}
-
-function say(lines: readonly string[]): void {
-  writeOut(lines.map((line) => `${printable(line)}\n`).join(""));
 }

@@ -114,8 +114,13 @@ export class Process {
   }
 
   /** Writes one line to standard input. */
-  async tell(line: string): Promise<void> {
-    await this.#input.write(new TextEncoder().encode(`${line}\n`));
+  tell(line: string): Promise<void> {
+    return this.type(`${line}\n`);
+  }
+
+  /** Writes exactly `text` to standard input. */
+  async type(text: string): Promise<void> {
+    await this.#input.write(new TextEncoder().encode(text));
   }
 
   kill(signal: Deno.Signal): void {
