@@ -45,7 +45,7 @@ import { MetricsListener } from "./metrics/listener.ts";
 import { Metrics } from "./metrics/metrics.ts";
 import { NamespaceAgents } from "./namespace/agents.ts";
 import { Observations } from "./observe.ts";
-import { ActivePolicy } from "./policy.ts";
+import { ActivePolicy, type PolicyLoads } from "./policy.ts";
 import { ProxyServer } from "./proxy/server.ts";
 import { History } from "./record/history.ts";
 import { HistoryLookup } from "./record/lookup.ts";
@@ -53,6 +53,7 @@ import { DecisionRecords } from "./record/records.ts";
 import { ContainerRules } from "./rules/container.ts";
 import { emptyPolicy } from "./rules/policy.ts";
 import { databasePath, openDatabase } from "./store/database.ts";
+import { Status } from "./status/status.ts";
 import { VERSION } from "./version.ts";
 
 const NO_PROXY: ProxyService = {
@@ -85,6 +86,7 @@ class Daemon {
   readonly #bridges: Bridges;
   readonly #watch: Watch;
   readonly #metrics: Metrics;
+  readonly #status: Status;
   readonly #drops: DropReader;
   readonly #dns: DnsServer;
   readonly #proxy: ProxyServer | null;
@@ -126,6 +128,7 @@ class Daemon {
     this.#bridges = bridges;
     this.#watch = new Watch(bridges);
     this.#metrics = this.#makeMetrics();
+    this.#status = this.#makeStatus();
     this.#decisions.addSink(this.#metrics.decisions.count);
     this.#namespaceAgents = new NamespaceAgents({
       segments: () => this.#enforcement.segments(),
@@ -423,6 +426,7 @@ class Daemon {
       decisions: this.#records,
       requests: this.#requests,
       metrics: this.#metrics,
+      status: this.#status,
       health: () => this.#health(),
     };
   }
@@ -444,6 +448,22 @@ class Daemon {
       streams: () => this.#records.streamCounters,
       pendingRequests: () => this.#requests.list("pending").length,
       health: () => this.#health(),
+    });
+  }
+
+  #makeStatus(): Status {
+    return new Status({
+      health: () => this.#health(),
+      policy: () => this.#policy.loads(),
+      bridge: () => this.#bridges.status(),
+      repairs: () => this.#watch.repairs,
+      agentAddresses: () => this.#bridges.agentAddresses(),
+      identify: (address) => this.#docker.agents.identify(address),
+      grants: () => this.#bridges.grants().length,
+      tunnels: () =>
+        (this.#proxy ?? NO_PROXY).status().tunnels.reduce((n, { count }) => n + count, 0),
+      pendingRequests: () => this.#requests.list("pending").length,
+      decisions: this.#records,
     });
   }
 
@@ -486,22 +506,48 @@ class Daemon {
         detail: `${bridge.name} is ${bridge.up ? "up" : "down"}, nftables ${bridge.nftables}`,
       },
       this.#drops.health(),
-      { name: "rule_engine", state: "ok", detail: `${this.#policy.list().length} rule(s)` },
+      rulesHealth(this.#policy.loads()),
       {
         name: "dns",
         state: dns.running ? "ok" : "failed",
         detail: dns.running ? dns.listen_addresses.join(", ") : "not listening",
       },
+      this.#dns.workerHealth(),
       {
         name: "proxy",
         state: proxy?.running === false ? "failed" : "ok",
         detail: proxy === undefined ? "disabled" : proxy.listen_addresses.join(", "),
       },
+      ...(this.#proxy === null ? [] : [this.#proxy.workerHealth()]),
       this.#docker.health(),
       this.#history.health(),
       ...(observation === null ? [] : [observation]),
+      socketHealth("agent_api", this.#config.agentSocketPath),
     ];
   }
+}
+
+/** Agents find the agent socket by its name alone. */
+function socketHealth(name: string, path: string): PartHealth {
+  const isThere = ((): boolean => {
+    try {
+      return Deno.statSync(path).isSocket === true;
+    } catch {
+      return false;
+    }
+  })();
+  return isThere
+    ? { name, state: "ok", detail: path }
+    : { name, state: "degraded", detail: `${path} is not there; the daemon makes it at its start` };
+}
+
+/** Rules that were refused are not in force, and would keep the daemon from starting again. */
+function rulesHealth({ rules, refusal }: PolicyLoads): PartHealth {
+  return refusal === null ? { name: "rule_engine", state: "ok", detail: `${rules} rule(s)` } : {
+    name: "rule_engine",
+    state: "degraded",
+    detail: `${rules} rule(s) of before are in force; the newer ones were refused: ${refusal}`,
+  };
 }
 
 /**

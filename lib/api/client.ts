@@ -26,6 +26,7 @@ import {
 } from "./requests.ts";
 import type { DiffResult, DnsTestResult, ExplainResult, ExpressionReply } from "./replies.ts";
 import { STOP_TIMEOUT_DEFAULT_SECS } from "./schemas.ts";
+import { type DaemonStatus, daemonStatus } from "./status.ts";
 import { suggestion, type SuggestionReply } from "./suggest.ts";
 import type {
   AgentAttachment,
@@ -116,6 +117,10 @@ export class HostClient {
   constructor(readonly socketPath: string) {}
 
   /** State of the default bridge. */
+  status(): Promise<DaemonStatus> {
+    return this.#get(daemonStatus, "/api/v1/status");
+  }
+
   bridgeStatus(): Promise<BridgeStatus> {
     return this.#get(replies.bridgeStatus, "/api/v1/bridge");
   }

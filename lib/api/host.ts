@@ -6,6 +6,7 @@ import { stream } from "hono/streaming";
 import { OutcallError } from "../errors.ts";
 import { dnsFacts } from "../dns/policy.ts";
 import { decisionRoutes } from "./decisions.ts";
+import { worst } from "../health.ts";
 import { act, show } from "./endpoint.ts";
 import { failure, presentable, success } from "./envelope.ts";
 import { explainRoutes } from "./explain.ts";
@@ -30,7 +31,8 @@ import {
   networkName,
   nothing,
 } from "./schemas.ts";
-import type { HostServices, PartHealth } from "./services.ts";
+import type { HostServices } from "./services.ts";
+import { statusRoutes } from "./status.ts";
 import { suggestRoutes } from "./suggest.ts";
 
 /** A blank line this often keeps a silent stream from looking dead to the client. */
@@ -51,6 +53,7 @@ export function hostApp(services: HostServices): ApiApp {
     ...explainRoutes(services),
     ...suggestRoutes(services),
     ...requestRoutes(services.requests),
+    ...statusRoutes(services.status),
     ...daemonRoutes(services),
   ], "host_api");
 }
@@ -192,14 +195,6 @@ function agentRoutes({ namespaceAgents }: HostServices): Route[] {
       async (c) => c.json(success(await namespaceAgents.join(await readBody(c, agentJoin)))),
     ),
   ];
-}
-
-/** The worst state of any part (decision D17). */
-function worst(parts: readonly PartHealth[]): PartHealth["state"] {
-  for (const state of ["failed", "degraded"] as const) {
-    if (parts.some((part) => part.state === state)) return state;
-  }
-  return "ok";
 }
 
 function daemonRoutes(services: HostServices): Route[] {

@@ -21,6 +21,7 @@ import type { Facts, Layer, Verdict } from "../rules/types.ts";
 import type { GrantService } from "./grants.ts";
 import type { ObservationService } from "./observe.ts";
 import type { RuleRequestService } from "./requests.ts";
+import type { StatusService } from "./status.ts";
 
 /** State of the default bridge, checked afresh on every call. */
 export interface BridgeStatus {
@@ -364,6 +365,7 @@ export interface HostServices {
   readonly decisions: DecisionService;
   readonly requests: RuleRequestService;
   readonly metrics: MetricsService;
+  readonly status: StatusService;
   /** Liveness and readiness, part by part. */
   health(): Promise<readonly PartHealth[]>;
 }

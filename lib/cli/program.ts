@@ -17,6 +17,7 @@ import { addProxyCommands } from "./proxy.ts";
 import { addRequestsCommands } from "./requests.ts";
 import { addRulesCommands } from "./rules.ts";
 import { EXIT, type Run, runTask } from "./run.ts";
+import { addStatusCommand } from "./status.ts";
 import { addLocalCommand } from "./local.ts";
 import { addSuggestCommand } from "./suggest.ts";
 
@@ -24,6 +25,7 @@ const ONBOARDING = `Outcall decides what your agent containers can reach.
 
 Start with:
   outcall bridge status                       is the firewall active?
+  outcall status                              what is up, loaded, blocked, and needs you
 
 Then:
   outcall rules reload                        load ${DEFAULT_RULES_DIR}
@@ -54,6 +56,7 @@ export async function main(args: readonly string[]): Promise<number> {
   const run: Run = async (task) => {
     code = await runTask(program.opts(), task);
   };
+  addStatusCommand(program, run);
   addBridgeCommands(program, run);
   addDnsCommands(program, run);
   addProxyCommands(program, run);

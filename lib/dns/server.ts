@@ -1,6 +1,12 @@
 /** The DNS filter as a subsystem: sockets on every gateway, status, and the proxy's resolver. */
 import type { Agent, AgentDirectory } from "../agents.ts";
-import type { DnsCacheEntry, DnsCacheStats, DnsService, DnsStatus } from "../api/services.ts";
+import type {
+  DnsCacheEntry,
+  DnsCacheStats,
+  DnsService,
+  DnsStatus,
+  PartHealth,
+} from "../api/services.ts";
 import type { GatewayService } from "../bridge/segment.ts";
 import type { DecisionLog } from "../decision.ts";
 import { messageOf, OutcallError } from "../errors.ts";
@@ -235,6 +241,17 @@ export class DnsServer implements GatewayService, DnsService {
     const { judge } = this.#options;
     const parts = { judge, resolver: this.#resolver, limits: this.#limits };
     return lookupAddresses(parts, agent, hostname);
+  }
+
+  /** The thread that answers by UDP. */
+  workerHealth(): PartHealth {
+    const { isServing, restarts } = this.#udp;
+    const failures = restarts === 0 ? "" : `, failed ${restarts} time(s)`;
+    return {
+      name: "dns_worker",
+      state: isServing || this.#listeners.size === 0 ? "ok" : "failed",
+      detail: `${isServing ? "answering by UDP" : "not running"}${failures}`,
+    };
   }
 
   status(): DnsStatus {

@@ -47,9 +47,15 @@ export class UdpServer {
   #policy: PolicyData | null = null;
   #restart: ReturnType<typeof setTimeout> | undefined;
   #stopped = false;
+  #restarts = 0;
 
   constructor(parts: UdpParts) {
     this.#parts = parts;
+  }
+
+  /** How often the worker failed and was started again. */
+  get restarts(): number {
+    return this.#restarts;
   }
 
   /** Whether queries are answered. */
@@ -74,6 +80,7 @@ export class UdpServer {
   #crashed(why: string): void {
     log.error("the UDP worker failed: {why}; it is started again", { why });
     this.#worker = null;
+    this.#restarts++;
     this.#restartLater();
   }
 

@@ -3,7 +3,7 @@
  * answers to what the thread asks.
  */
 import type { Agent, AgentDirectory } from "../agents.ts";
-import type { AgentTunnels, ProxyService, ProxyStatus } from "../api/services.ts";
+import type { AgentTunnels, PartHealth, ProxyService, ProxyStatus } from "../api/services.ts";
 import type { GatewayService } from "../bridge/segment.ts";
 import type { DecisionLog } from "../decision.ts";
 import { LookupError } from "../dns/lookup.ts";
@@ -56,6 +56,7 @@ export class ProxyServer implements GatewayService, ProxyService {
   #tunnels: readonly AgentTunnels[] = [];
   #restart: ReturnType<typeof setTimeout> | undefined;
   #stopped = false;
+  #failures = 0;
 
   constructor(options: ProxyOptions) {
     this.#options = options;
@@ -95,6 +96,17 @@ export class ProxyServer implements GatewayService, ProxyService {
     await this.#thread?.end(this.#limits.drainMs);
     this.#thread = null;
     for (const listener of listeners) listener.close();
+  }
+
+  /** The thread that serves agents. One that fails is started again. */
+  workerHealth(): PartHealth {
+    const isServing = this.#thread !== null;
+    const failures = this.#failures === 0 ? "" : `, failed ${this.#failures} time(s)`;
+    return {
+      name: "proxy_worker",
+      state: isServing || this.#listeners.size === 0 ? "ok" : "failed",
+      detail: `${isServing ? "serving" : "not running"}${failures}`,
+    };
   }
 
   /** State and counters since start-up. */
@@ -158,6 +170,7 @@ export class ProxyServer implements GatewayService, ProxyService {
   #crashed(why: string): void {
     log.error("the proxy's thread failed, and every connection with it: {why}", { why });
     this.#thread = null;
+    this.#failures++;
     this.#counters.connections = 0;
     this.#tunnels = [];
     if (!this.#stopped) this.#restart = setTimeout(() => this.#startAgain(), RESTART_MS);

@@ -1,4 +1,5 @@
 /** A daemon's worth of plain answers for tests of the API and of the command line. */
+import type { DaemonStatus } from "../../lib/api/status.ts";
 import type { ActiveGrant } from "../../lib/api/grants.ts";
 import { OutcallError } from "../../lib/errors.ts";
 import type { Decision } from "../../lib/decision.ts";
@@ -35,6 +36,7 @@ export interface Answers {
   verdict: Verdict;
   networks: NetworkStatus[];
   health: PartHealth[];
+  status: DaemonStatus;
   dnsRunning: boolean;
   proxyRunning: boolean;
   hits: number;
@@ -110,6 +112,70 @@ const CONTAINER = {
   created_at: "2026-04-21T14:30:00Z",
 };
 
+/** A daemon that works, has blocked something, and waits for its operator. */
+const STATUS: DaemonStatus = {
+  version: "0.1.0",
+  started_at: "2026-05-04T09:30:00.000Z",
+  ready: true,
+  status: "degraded",
+  parts: [
+    { name: "bridge", state: "ok", detail: "outcall0 is up, nftables active" },
+    { name: "kernel_log", state: "ok", detail: "reading drops from log group 28515" },
+    { name: "rule_engine", state: "ok", detail: "3 rule(s)" },
+    { name: "dns", state: "ok", detail: "10.200.0.1" },
+    { name: "dns_worker", state: "ok", detail: "answering by UDP" },
+    { name: "proxy", state: "ok", detail: "10.200.0.1" },
+    { name: "proxy_worker", state: "ok", detail: "serving" },
+    { name: "docker", state: "degraded", detail: "cannot reach Docker: connection refused" },
+    { name: "history", state: "ok", detail: "61 records, 0.2 MiB" },
+  ],
+  policy: {
+    generation: 4,
+    rules: 3,
+    files: 1,
+    loaded_at: "2026-05-04T09:30:00.000Z",
+    reloads: 4,
+    reloads_refused: 0,
+    refusal: null,
+  },
+  agents: [
+    { name: "my-agent", address: "10.200.0.2", network: "outcall-agent-net" },
+    { name: "", address: "10.200.0.3", network: "outcall-agent-net" },
+  ],
+  grants: 0,
+  tunnels: 1,
+  blocked: {
+    since: "2026-05-04T09:30:00.000Z",
+    attempts: 1019,
+    top: [
+      {
+        agent: "my-agent",
+        layer: "kernel",
+        what: "tcp 93.184.216.34:1 and 999 more",
+        reason: "forward_denied",
+        attempts: 1000,
+        last_id: "01kdecision000000",
+      },
+      {
+        agent: "my-agent",
+        layer: "dns",
+        what: "example.org A",
+        reason: "default",
+        attempts: 19,
+        last_id: "01kdecision000000",
+      },
+    ],
+    incomplete: null,
+  },
+  attention: [
+    {
+      what: "docker degraded: cannot reach Docker: connection refused",
+      command: "systemctl status docker",
+    },
+    { what: "1 rule request waits for an answer", command: "outcall requests list" },
+  ],
+};
+
 /** The answers a healthy daemon gives. */
 export function healthy(): Answers {
   return {
@@ -119,6 +185,7 @@ export function healthy(): Answers {
     verdict: { allowed: false, reason: "default", rule: null, egress: null },
     networks: [AGENT_NET],
     health: [{ name: "bridge", state: "ok", detail: "outcall0 is up" }],
+    status: STATUS,
     dnsRunning: true,
     proxyRunning: true,
     hits: 3,
@@ -386,6 +453,7 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
         return subscription(answers.events);
       },
     },
+    status: { status: () => Promise.resolve(answers.status) },
     metrics: {
       contentType: "text/plain; version=0.0.4; charset=utf-8",
       text: () => Promise.resolve("outcall_agents 1\n"),
