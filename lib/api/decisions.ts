@@ -17,8 +17,11 @@ export const MAX_DECISIONS = 10_000;
 /** A comment this often keeps a silent stream from looking dead to the client. */
 const HEARTBEAT_MS = 10_000;
 
-/** Pause between two writes: what comes meanwhile goes out as one. */
-const PAUSE_MS = 100;
+/**
+ * Pause between two writes: what comes meanwhile goes out as one. With the bound of what waits it
+ * also keeps a reader from costing more than some 5,000 events a second.
+ */
+const PAUSE_MS = 200;
 
 /** Client's wait before it comes back, in milliseconds. */
 const RETRY = "retry: 1000\n\n";

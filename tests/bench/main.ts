@@ -1,5 +1,5 @@
 /**
- * `deno task bench [policy|dns|proxy|agent|churn] [--json]`: measures Outcall and real peers side by side in
+ * `deno task bench [policy|dns|proxy|agent|record|churn] [--json]`: measures Outcall and real peers side by side in
  * one run. A table for people, or one JSON object a line.
  */
 import { agentSuite } from "./agent.ts";
@@ -7,6 +7,7 @@ import { churnSuite } from "./churn.ts";
 import { dnsSuite } from "./dns.ts";
 import { policySuite } from "./policy.ts";
 import { proxySuite } from "./proxy.ts";
+import { recordSuite } from "./record.ts";
 import type { BenchResult, Suite } from "./result.ts";
 
 const SUITES: Readonly<Record<string, Suite>> = {
@@ -14,6 +15,7 @@ const SUITES: Readonly<Record<string, Suite>> = {
   dns: dnsSuite,
   proxy: proxySuite,
   agent: agentSuite,
+  record: recordSuite,
   churn: churnSuite,
 };
 

@@ -62,6 +62,8 @@ export class Stage implements AsyncDisposable {
 
   private constructor(
     owned: AsyncDisposableStack,
+    /** Where the daemon runs. */
+    readonly host: Machine,
     /** The client behind the firewall. */
     readonly agent: Machine,
     /** The client of the peers. */
@@ -112,7 +114,7 @@ export class Stage implements AsyncDisposable {
     });
     const agent = await lab.agent();
     await tune(agent);
-    return new Stage(parts.move(), agent, lab.unfiltered, peers);
+    return new Stage(parts.move(), lab.host, agent, lab.unfiltered, peers);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
