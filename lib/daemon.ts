@@ -43,6 +43,7 @@ import { configureLogs, logger } from "./log.ts";
 import { Cidr } from "./net/cidr.ts";
 import { MetricsListener } from "./metrics/listener.ts";
 import { Metrics } from "./metrics/metrics.ts";
+import { decisionTracing } from "./metrics/trace.ts";
 import { NamespaceAgents } from "./namespace/agents.ts";
 import { Observations } from "./observe.ts";
 import { ActivePolicy, type PolicyLoads } from "./policy.ts";
@@ -130,6 +131,8 @@ class Daemon {
     this.#metrics = this.#makeMetrics();
     this.#status = this.#makeStatus();
     this.#decisions.addSink(this.#metrics.decisions.count);
+    const tracing = decisionTracing();
+    if (tracing !== null) this.#decisions.addSink(tracing);
     this.#namespaceAgents = new NamespaceAgents({
       segments: () => this.#enforcement.segments(),
       // Whatever a port has been pinned to is taken, whether Docker gave it or not.
@@ -439,7 +442,7 @@ class Daemon {
       proxy: () => (this.#proxy ?? NO_PROXY).status(),
       rules: () => this.#policy.counters(),
       policy: () => this.#policy.loads(),
-      grants: () => this.#bridges.grants().length,
+      grants: () => this.#bridges.grants().length + this.#bridges.directGrants().length,
       agents: () => this.#bridges.pins().length,
       repairs: () => this.#watch.repairs,
       drops: () => this.#drops.stats(),
@@ -459,7 +462,7 @@ class Daemon {
       repairs: () => this.#watch.repairs,
       agentAddresses: () => this.#bridges.agentAddresses(),
       identify: (address) => this.#docker.agents.identify(address),
-      grants: () => this.#bridges.grants().length,
+      grants: () => this.#bridges.grants().length + this.#bridges.directGrants().length,
       tunnels: () =>
         (this.#proxy ?? NO_PROXY).status().tunnels.reduce((n, { count }) => n + count, 0),
       pendingRequests: () => this.#requests.list("pending").length,

@@ -20,6 +20,8 @@ export interface LogOptions {
    * {@linkcode Daemon.log}, which is no way to measure a daemon: we would take part in its work.
    */
   readonly logFile?: string;
+  /** Further environment. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** One `outcalld` process. */
@@ -38,11 +40,16 @@ export class Daemon {
   static async start(
     machine: Machine,
     flags: readonly string[],
-    { logFile }: LogOptions = {},
+    { logFile, env }: LogOptions = {},
   ): Promise<Daemon> {
     const process = machine.spawn(
       ["bash", "-c", START, "outcalld", "--log-format", "json", ...flags],
-      { env: logFile === undefined ? { OUTCALL_LOG: "debug" } : { LOG_FILE: logFile } },
+      {
+        env: {
+          ...env,
+          ...logFile === undefined ? { OUTCALL_LOG: "debug" } : { LOG_FILE: logFile },
+        },
+      },
     );
     const pid = Number(await process.line("stdout", () => true));
     const daemon = new Daemon(machine, process, pid);
