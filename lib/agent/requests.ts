@@ -10,7 +10,12 @@ import type { Agent } from "../agents.ts";
 import { messageOf, OutcallError } from "../errors.ts";
 import { logger } from "../log.ts";
 import { Mutex } from "../mutex.ts";
-import { type RequestStatus, RequestStore, type StoredRequest } from "../store/requests.ts";
+import {
+  type RequestEvent,
+  type RequestStatus,
+  RequestStore,
+  type StoredRequest,
+} from "../store/requests.ts";
 import { checkProposal, type Proposal } from "./candidate.ts";
 import { grantPath, removeGrant, requestOf, writeGrant } from "./grants.ts";
 import { agentKey } from "./sessions.ts";
@@ -64,6 +69,9 @@ export interface Approval {
   readonly by: string;
 }
 
+/** More time for what was approved. */
+export type Extension = Omit<Approval, "ruleFile">;
+
 /** All rule requests of one daemon. */
 export class RuleRequests {
   readonly #store: RequestStore;
@@ -71,6 +79,8 @@ export class RuleRequests {
   readonly #mutex = new Mutex();
   /** Being approved at this moment: their files count though the database does not know yet. */
   readonly #approving = new Set<string>();
+  /** Being replaced by an approval at this moment. */
+  readonly #replaced = new Set<string>();
   readonly #waiting = new Map<string, Set<() => void>>();
   readonly #waitingOf = new Map<string, number>();
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -85,6 +95,7 @@ export class RuleRequests {
   isWithdrawn(path: string): boolean {
     const id = requestOf(path);
     if (id === null || this.#approving.has(id)) return false;
+    if (this.#replaced.has(id)) return true;
     const request = this.#store.find(id);
     return request?.status !== "approved" || isOver(request, Date.now());
   }
@@ -193,9 +204,15 @@ export class RuleRequests {
     return this.#existing(id);
   }
 
+  /** What happened to a request, in order. */
+  events(id: string): readonly RequestEvent[] {
+    return this.#store.events(id);
+  }
+
   /**
    * Puts a request's rules in force. Checked against the rules of this moment; on any failure the
-   * request stays pending and the policy as it was.
+   * request stays pending and the policy as it was. What the same agent has by now under the same
+   * rule ids ends in the same instant: it asked for it anew, wider or for longer.
    * @throws OutcallError `requests.not_found` (404), `requests.answered` (409),
    * `requests.invalid` and `rules.invalid` (422), `requests.file_exists` (500).
    */
@@ -203,11 +220,13 @@ export class RuleRequests {
     return this.#mutex.run(async () => {
       const request = this.#pending(id);
       const text = approval.ruleFile ?? request.rule_file;
-      checkProposal(`agent-${id}.yaml`, text);
+      const { rules } = checkProposal(`agent-${id}.yaml`, text);
       const { rulesDir, policy } = this.#options;
       const path = grantPath(rulesDir, id);
+      const replaced = this.#liveWith(request.agent_key, rules.map(({ id }) => id));
       writeGrant(path, text);
       this.#approving.add(id);
+      for (const each of replaced) this.#replaced.add(each);
       try {
         const { rules_loaded: rulesLoaded } = await policy.reload();
         const now = Date.now();
@@ -216,19 +235,55 @@ export class RuleRequests {
           decided_ms: now,
           decided_by: approval.by,
           answer: approval.reason,
-          expires_ms: approval.forSecs === null ? null : now + approval.forSecs * 1_000,
+          expires_ms: endOf(approval, now),
           approved_file: approval.ruleFile,
         });
+        for (const each of replaced) {
+          this.#store.end(each, { event: "replaced", at_ms: now, by: approval.by, note: id });
+          await this.#end(grantPath(rulesDir, each));
+        }
         this.#arm();
         this.#wake(id);
         return { rulesLoaded };
       } catch (thrown) {
         this.#approving.delete(id);
+        for (const each of replaced) this.#replaced.delete(each);
         await this.#end(path);
+        // What was to be replaced may be out of force by now. If not even the old rules load, it stays so.
+        if (replaced.length > 0) await policy.reload().catch(() => {});
         throw thrown;
       } finally {
         this.#approving.delete(id);
+        for (const each of replaced) this.#replaced.delete(each);
       }
+    });
+  }
+
+  /**
+   * Gives what is in force another end, counted from now. Open connections go on.
+   * @throws OutcallError `requests.not_found` (404), `requests.not_approved` (409).
+   */
+  extend(id: string, extension: Extension): Promise<{ readonly expiresMs: number | null }> {
+    return this.#mutex.run(() => {
+      const request = this.#existing(id);
+      const now = Date.now();
+      if (request.status !== "approved" || isOver(request, now)) {
+        throw new OutcallError(
+          409,
+          "requests.not_approved",
+          `request ${id} is not in force, but ${request.status}`,
+          {
+            hint: request.status === "pending"
+              ? `outcall requests approve ${id}`
+              : "The agent must ask again.",
+          },
+        );
+      }
+      const expiresMs = endOf(extension, now);
+      const { by, reason: note } = extension;
+      this.#store.extend(id, { at_ms: now, by, until_ms: expiresMs, note });
+      this.#arm();
+      return Promise.resolve({ expiresMs });
     });
   }
 
@@ -261,7 +316,24 @@ export class RuleRequests {
   #pending(id: string): StoredRequest {
     const request = this.#existing(id);
     if (request.status === "pending") return request;
-    throw new OutcallError(409, "requests.answered", `request ${id} is ${request.status} already`);
+    throw new OutcallError(
+      409,
+      "requests.answered",
+      `request ${id} is ${request.status} already`,
+      request.status === "approved"
+        ? { hint: `For more time: outcall requests extend ${id} --for 1h` }
+        : {},
+    );
+  }
+
+  /** Requests of an agent that are in force with a rule of one of these ids. */
+  #liveWith(agentKey: string, ruleIds: readonly string[]): string[] {
+    return this.#store.list("approved")
+      .filter((request) => request.agent_key === agentKey && !isOver(request, Date.now()))
+      .filter(({ approved_file, rule_file }) =>
+        ruleIdsIn(approved_file ?? rule_file).some((id) => ruleIds.includes(id))
+      )
+      .map(({ id }) => id);
   }
 
   /** Takes a grant's rules out of force; tidying up after it may fail without harm. */
@@ -284,7 +356,12 @@ export class RuleRequests {
       for (const request of this.#store.list("approved")) {
         if (!isOver(request, now)) continue;
         await this.#end(grantPath(this.#options.rulesDir, request.id));
-        this.#store.expire(request.id);
+        this.#store.end(request.id, {
+          event: "expired",
+          at_ms: request.expires_ms ?? now,
+          by: null,
+          note: null,
+        });
         log.info("request {id} of {agent} has expired", { id: request.id, agent: request.agent });
         this.#wake(request.id);
       }
@@ -323,6 +400,21 @@ export class RuleRequests {
   #wake(id: string): void {
     for (const done of [...this.#waiting.get(id) ?? []]) done();
   }
+}
+
+/** None where the file does not load any more: then it is not in force either. */
+function ruleIdsIn(ruleFile: string): string[] {
+  try {
+    return checkProposal("request.yaml", ruleFile).rules.map(({ id }) => id);
+  } catch (thrown) {
+    if (thrown instanceof OutcallError) return [];
+    throw thrown;
+  }
+}
+
+/** Milliseconds since 1970; null: never. */
+function endOf({ forSecs }: Pick<Approval, "forSecs">, nowMs: number): number | null {
+  return forSecs === null ? null : nowMs + forSecs * 1_000;
 }
 
 function isOver({ expires_ms }: StoredRequest, nowMs: number): boolean {

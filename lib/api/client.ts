@@ -20,6 +20,7 @@ import * as replies from "./replies.ts";
 import {
   ruleRequest,
   ruleRequestApproved,
+  ruleRequestExtended,
   ruleRequestList,
   ruleRequestRejected,
   type RuleRequestReply,
@@ -206,6 +207,15 @@ export class HostClient {
   ): Promise<{ readonly id: string; readonly rules_loaded: number }> {
     const path = `/api/v1/requests/rules/${encodeURIComponent(id)}/approve`;
     return this.#post(ruleRequestApproved, path, answer);
+  }
+
+  /** Gives an approval more time, or less, counted from now; null: for ever. */
+  extendRuleRequest(
+    id: string,
+    extension: { readonly for_secs: number | null; readonly reason?: string },
+  ): Promise<{ readonly id: string; readonly expires_at: string | null }> {
+    const path = `/api/v1/requests/rules/${encodeURIComponent(id)}/extend`;
+    return this.#post(ruleRequestExtended, path, extension);
   }
 
   /** Answers a request with a no. */

@@ -1,9 +1,9 @@
 /** The operator's side of rule requests: what is sent and accepted, and the endpoints. */
 import { z } from "zod";
 import { checkProposal, type Proposal } from "../agent/candidate.ts";
-import type { Approval } from "../agent/requests.ts";
+import type { Approval, Extension } from "../agent/requests.ts";
 import { messageOf } from "../errors.ts";
-import type { RequestStatus, StoredRequest } from "../store/requests.ts";
+import type { RequestEvent, RequestStatus, StoredRequest } from "../store/requests.ts";
 import { act } from "./endpoint.ts";
 import { success } from "./envelope.ts";
 import { type ApiContext, readBody, readQuery, type Route } from "./router.ts";
@@ -13,7 +13,9 @@ import { nothing } from "./schemas.ts";
 export interface RuleRequestService {
   list(status: RequestStatus | "all"): readonly StoredRequest[];
   get(id: string): StoredRequest;
+  events(id: string): readonly RequestEvent[];
   approve(id: string, approval: Approval): Promise<{ readonly rulesLoaded: number }>;
+  extend(id: string, extension: Extension): Promise<{ readonly expiresMs: number | null }>;
   reject(id: string, reason: string | null, by: string): Promise<void>;
 }
 
@@ -54,6 +56,16 @@ export const ruleRequest = z.object({
     hosts: z.array(z.string()).readonly().nullable(),
   })).readonly(),
   warnings: z.array(z.string()).readonly(),
+  /** What happened, in order; `by` an agent or an operator, null: by itself. */
+  history: z.array(z.object({
+    at: z.string(),
+    event: z.enum(["asked", "approved", "rejected", "extended", "replaced", "expired"]),
+    by: z.string().nullable(),
+    /** When an approval ends; null for ever, and for other events. */
+    until: time,
+    /** The words that came with it; for `replaced`, the request that did. */
+    note: z.string().nullable(),
+  })).readonly(),
 });
 
 /** One rule request as it is sent. */
@@ -63,6 +75,8 @@ export type RuleRequestReply = z.infer<typeof ruleRequest>;
 export const ruleRequestList = z.object({ requests: z.array(ruleRequest) });
 /** What an approval did. */
 export const ruleRequestApproved = z.object({ id: z.string(), rules_loaded: z.number() });
+/** What an extension did. */
+export const ruleRequestExtended = z.object({ id: z.string(), expires_at: time });
 /** What a rejection did. */
 export const ruleRequestRejected = z.object({ id: z.string() });
 
@@ -90,17 +104,21 @@ const approveBody = z.strictObject({
   reason: reason.nullish(),
 });
 
+const extendBody = approveBody.omit({ rule_file: true });
+
 const rejectBody = z.strictObject({ reason: reason.nullish() });
 
 /** The endpoints over `requests`. */
 export function requestRoutes(requests: RuleRequestService): Route[] {
+  const reply = (request: StoredRequest): RuleRequestReply =>
+    ruleRequestReply(request, requests.events(request.id));
   return [
     {
       method: "GET",
       path: "/api/v1/requests/rules",
       handle: (c) => {
         const { status } = readQuery(c, statusQuery);
-        return c.json(success({ requests: requests.list(status).map(ruleRequestReply) }));
+        return c.json(success({ requests: requests.list(status).map(reply) }));
       },
     },
     {
@@ -108,7 +126,7 @@ export function requestRoutes(requests: RuleRequestService): Route[] {
       path: "/api/v1/requests/rules/:id",
       handle: (c) => {
         readQuery(c, nothing);
-        return c.json(success(ruleRequestReply(requests.get(c.req.param("id") ?? ""))));
+        return c.json(success(reply(requests.get(c.req.param("id") ?? ""))));
       },
     },
     act("/api/v1/requests/rules/:id/approve", async (c) => {
@@ -121,6 +139,16 @@ export function requestRoutes(requests: RuleRequestService): Route[] {
         by: operatorOf(c),
       });
       return c.json(success({ id, rules_loaded: rulesLoaded }));
+    }),
+    act("/api/v1/requests/rules/:id/extend", async (c) => {
+      const id = c.req.param("id") ?? "";
+      const body = await optionalBody(c, extendBody);
+      const { expiresMs } = await requests.extend(id, {
+        forSecs: body.for_secs,
+        reason: body.reason ?? null,
+        by: operatorOf(c),
+      });
+      return c.json(success({ id, expires_at: isoOrNull(expiresMs) }));
     }),
     act("/api/v1/requests/rules/:id/reject", async (c) => {
       const id = c.req.param("id") ?? "";
@@ -142,10 +170,19 @@ function optionalBody<S extends z.ZodType>(c: ApiContext, schema: S): Promise<z.
     : readBody(c, schema);
 }
 
+function iso(ms: number): string {
+  return new Date(ms).toISOString();
+}
+
+function isoOrNull(ms: number | null): string | null {
+  return ms === null ? null : iso(ms);
+}
+
 /** A stored request as operators see it. */
-export function ruleRequestReply(request: StoredRequest): RuleRequestReply {
-  const iso = (ms: number): string => new Date(ms).toISOString();
-  const orNull = (ms: number | null): string | null => ms === null ? null : iso(ms);
+export function ruleRequestReply(
+  request: StoredRequest,
+  events: readonly RequestEvent[],
+): RuleRequestReply {
   const ruleFile = request.approved_file ?? request.rule_file;
   return {
     id: request.id,
@@ -161,11 +198,14 @@ export function ruleRequestReply(request: StoredRequest): RuleRequestReply {
     hits: request.hits,
     created_at: iso(request.created_ms),
     last_asked_at: iso(request.asked_ms),
-    decided_at: orNull(request.decided_ms),
+    decided_at: isoOrNull(request.decided_ms),
     decided_by: request.decided_by,
     answer: request.answer,
-    expires_at: orNull(request.expires_ms),
+    expires_at: isoOrNull(request.expires_ms),
     ...explained(ruleFile),
+    history: events.map(({ at_ms, event, by, until_ms, note }) => ({
+      ...{ at: iso(at_ms), event, by, until: isoOrNull(until_ms), note },
+    })),
   };
 }
 

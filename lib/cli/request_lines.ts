@@ -48,7 +48,17 @@ export function requestLines(request: RuleRequestReply): string[] {
     ...request.warnings.map((warning) => `warning: ${warning}`),
     "Rules:",
     ...ruleLines(request.rule_file),
+    ...(request.history.length > 1 ? ["History:", ...request.history.map(eventLine)] : []),
   ];
+}
+
+function eventLine({ at, event, by, until, note }: RuleRequestReply["history"][number]): string {
+  const holds = event === "approved" || event === "extended";
+  return [
+    `  ${at} ${event}`,
+    ...(by === null || by === "" ? [] : [`by ${by}`]),
+    ...(holds ? [until === null ? "for ever" : `until ${until}`] : []),
+  ].join(" ") + (note === null ? "" : `: ${note}`);
 }
 
 /** A rule file, set in. */

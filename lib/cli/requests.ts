@@ -62,6 +62,21 @@ export function addRequestsCommands(program: CommandUnknownOpts, run: Run): void
       })
     );
 
+  requests.command("extend <id>")
+    .description("give what is in force another end, counted from now")
+    .option("--for <time>", "15m, 1h, 24h, 7d, forever …", duration, APPROVAL_DEFAULT_SECS)
+    .option("--reason <text>", "for the history")
+    .action((id, { for: seconds, reason }) =>
+      run(async (client) => {
+        const done = await client.extendRuleRequest(id, {
+          for_secs: seconds,
+          ...(reason === undefined ? {} : { reason }),
+        });
+        const end = done.expires_at === null ? "for ever" : `until ${done.expires_at}`;
+        return { json: done, lines: [`Rule request "${id}" is approved ${end}.`] };
+      })
+    );
+
   requests.command("reject <id>")
     .description("answer a request with a no")
     .option("--reason <text>", "for the agent and the history")

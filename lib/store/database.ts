@@ -39,6 +39,34 @@ const MIGRATIONS: readonly string[] = [
      count INTEGER NOT NULL,
      record TEXT NOT NULL
    ) STRICT;`,
+  `CREATE TABLE operator_grants (
+     id TEXT PRIMARY KEY,
+     container_id TEXT NOT NULL,
+     address TEXT NOT NULL,
+     destination TEXT NOT NULL,
+     protocol TEXT NOT NULL CHECK (protocol IN ('tcp', 'udp')),
+     port INTEGER NOT NULL,
+     host TEXT,
+     expires_ms INTEGER
+   ) STRICT;`,
+  `CREATE TABLE rule_request_events (
+     sequence INTEGER PRIMARY KEY,
+     request TEXT NOT NULL,
+     at_ms INTEGER NOT NULL,
+     event TEXT NOT NULL,
+     by TEXT,
+     until_ms INTEGER,
+     note TEXT
+   ) STRICT;
+   CREATE INDEX rule_request_events_by_request ON rule_request_events (request);
+   INSERT INTO rule_request_events (request, at_ms, event, by, until_ms, note)
+     SELECT id, created_ms, 'asked', agent, NULL, reason FROM rule_requests
+     UNION ALL
+     SELECT id, decided_ms, iif(status = 'rejected', 'rejected', 'approved'), decided_by, expires_ms,
+       answer FROM rule_requests WHERE decided_ms IS NOT NULL
+     UNION ALL
+     SELECT id, expires_ms, 'expired', NULL, NULL, NULL FROM rule_requests WHERE status = 'expired'
+     ORDER BY 2;`,
 ];
 
 /** Path of the database in the state directory. */

@@ -52,13 +52,31 @@ export type Answered = Pick<
   "status" | "decided_ms" | "decided_by" | "answer" | "expires_ms" | "approved_file"
 >;
 
-/** Every statement is one transaction. */
+const event = z.object({
+  at_ms: z.number(),
+  event: z.enum(["asked", "approved", "rejected", "extended", "replaced", "expired"]),
+  by: z.string().nullable(),
+  until_ms: z.number().nullable(),
+  note: z.string().nullable(),
+});
+
+/**
+ * What happened to a request, and when: `by` whom (an agent, an operator; null: by itself), and
+ * `until_ms` when an approval or extension holds (null: for ever, or no matter).
+ */
+export type RequestEvent = Readonly<z.infer<typeof event>>;
+
+/** Each change of a request and the event that tells of it are one transaction. */
 export class RequestStore {
   constructor(readonly database: DatabaseSync) {}
 
   /** Stores a pending request. */
   add(request: NewRequest): void {
-    this.#run(
+    const { id, created_ms, agent, reason } = request;
+    const asked = { at_ms: created_ms, event: "asked", by: agent, until_ms: null, note: reason };
+    this.#change(
+      id,
+      asked,
       `INSERT INTO rule_requests (id, agent_key, agent, container_id, address, network, rule_file,
          reason, for_secs, created_ms, asked_ms, hits, status)
        VALUES (:id, :agent_key, :agent, :container_id, :address, :network, :rule_file,
@@ -77,7 +95,16 @@ export class RequestStore {
 
   /** Stores an answer. */
   answer(id: string, answered: Answered): void {
-    this.#run(
+    const { status, decided_ms, decided_by, answer, expires_ms } = answered;
+    this.#change(
+      id,
+      {
+        at_ms: decided_ms,
+        event: status === "rejected" ? "rejected" : "approved",
+        by: decided_by,
+        until_ms: expires_ms,
+        note: answer,
+      },
       `UPDATE rule_requests SET status = :status, decided_ms = :decided_ms,
          decided_by = :decided_by, answer = :answer, expires_ms = :expires_ms,
          approved_file = :approved_file
@@ -86,9 +113,36 @@ export class RequestStore {
     );
   }
 
-  /** Marks an approval as over. */
-  expire(id: string): void {
-    this.#run("UPDATE rule_requests SET status = 'expired' WHERE id = :id", { id });
+  /** Gives an approval another end. */
+  extend(id: string, extension: Omit<RequestEvent, "event">): void {
+    this.#change(
+      id,
+      { ...extension, event: "extended" },
+      "UPDATE rule_requests SET expires_ms = :until WHERE id = :id",
+      { id, until: extension.until_ms },
+    );
+  }
+
+  /** Marks an approval as over; `by` what, if not by its time. */
+  end(
+    id: string,
+    end: Pick<RequestEvent, "at_ms" | "by" | "note"> & {
+      readonly event: "expired" | "replaced";
+    },
+  ): void {
+    this.#change(
+      id,
+      { ...end, until_ms: null },
+      "UPDATE rule_requests SET status = 'expired', expires_ms = :at WHERE id = :id",
+      { id, at: end.at_ms },
+    );
+  }
+
+  /** What happened to a request, in order. */
+  events(id: string): RequestEvent[] {
+    return this.database.prepare(
+      "SELECT * FROM rule_request_events WHERE request = :id ORDER BY sequence",
+    ).all({ id }).map((found) => event.parse(found));
   }
 
   /** The request of this id. */
@@ -136,6 +190,31 @@ export class RequestStore {
          ORDER BY created_ms LIMIT :howMany)`,
       { howMany },
     );
+    this.#run(
+      "DELETE FROM rule_request_events WHERE request NOT IN (SELECT id FROM rule_requests)",
+      {},
+    );
+  }
+
+  #change(
+    id: string,
+    told: Record<keyof RequestEvent, string | number | null>,
+    sql: string,
+    values: Values,
+  ): void {
+    this.database.exec("BEGIN IMMEDIATE");
+    try {
+      this.#run(sql, values);
+      this.#run(
+        `INSERT INTO rule_request_events (request, at_ms, event, by, until_ms, note)
+         VALUES (:id, :at_ms, :event, :by, :until_ms, :note)`,
+        { id, ...told },
+      );
+      this.database.exec("COMMIT");
+    } catch (thrown) {
+      this.database.exec("ROLLBACK");
+      throw thrown;
+    }
   }
 
   #run(sql: string, values: Values): void {

@@ -176,6 +176,60 @@ Deno.test("requests and grants survive a restart; what ran out meanwhile or was 
   }
 });
 
+Deno.test("an extension moves the end of what is in force, and is told in the history", () =>
+  withWorld(async (world) => {
+    const { requests } = world;
+    const { id } = requests.submit(WORKER, { ...submission(ruleFile("a.example")), reason: "why" });
+    const more = { forSecs: 3_600, reason: "it takes longer", by: "uid 0" };
+    await rejects(requests.extend(id, more), refusedWith("requests.not_approved"));
+    await requests.approve(id, approval(1));
+    const { expiresMs } = await requests.extend(id, more);
+    equal(requests.get(id).expires_ms, expiresMs);
+    await new Promise((resolve) => setTimeout(resolve, 1_100));
+    deepEqual(inForce(world), ["ask-a-example"]);
+    await requests.extend(id, { ...more, forSecs: 1, reason: null });
+    while (inForce(world).length > 0) await new Promise((resolve) => setTimeout(resolve, 20));
+    while (requests.get(id).status === "approved") {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    await rejects(requests.extend(id, more), refusedWith("requests.not_approved"));
+    deepEqual(requests.events(id).map(({ event, by, note }) => [event, by, note]), [
+      ["asked", "worker", "why"],
+      ["approved", "uid 0", null],
+      ["extended", "uid 0", "it takes longer"],
+      ["extended", "uid 0", null],
+      ["expired", null, null],
+    ]);
+  }));
+
+Deno.test("what is granted anew under the same rule ids replaces what is in force, or nothing changes", () =>
+  withWorld(async (world) => {
+    const { requests, rulesDir } = world;
+    const ask = (more: string): string =>
+      requests.submit(WORKER, submission(ruleFile("a.example", more))).id;
+    const first = ask("");
+    await requests.approve(first, approval(60));
+    const second = ask("    log: true\n");
+    Deno.writeTextFileSync(`${rulesDir}/own.yaml`, "rules: [", { mode: 0o644 });
+    await rejects(requests.approve(second, approval(60)), refusedWith("rules.invalid"));
+    deepEqual([inForce(world), requests.get(first).status], [["ask-a-example"], "approved"]);
+    Deno.removeSync(`${rulesDir}/own.yaml`);
+    await requests.approve(second, approval(60));
+    deepEqual([inForce(world), files(world)], [["ask-a-example"], [`agent-${second}.yaml`]]);
+    equal(requests.get(first).status, "expired");
+    deepEqual(requests.events(first).at(-1), {
+      at_ms: requests.events(second).at(-1)?.at_ms,
+      event: "replaced",
+      by: "uid 0",
+      until_ms: null,
+      note: second,
+    });
+    // Another agent's grant is nobody else's to replace.
+    const foreign = requests.submit(OTHER, submission(ruleFile("a.example"))).id;
+    await rejects(requests.approve(foreign, approval(60)), refusedWith("rules.invalid"));
+    equal(requests.get(second).status, "approved");
+  }));
+
 Deno.test("an agent sees its own requests only, whatever it calls them (ADV-AGENT-07, ADV-AGENT-08)", () =>
   withWorld(async ({ requests }) => {
     const { id } = requests.submit(WORKER, submission(ruleFile("a.example")));

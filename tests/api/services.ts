@@ -465,6 +465,8 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
       },
       approve: () =>
         Promise.reject(new OutcallError(409, "requests.answered", "request is approved already")),
+      events: () => [],
+      extend: () => Promise.resolve({ expiresMs: null }),
       reject: () => Promise.resolve(),
     },
     health: () => Promise.resolve(answers.health),

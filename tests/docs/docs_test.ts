@@ -95,7 +95,9 @@ rules:
 const REQUESTS: RuleRequestService = {
   list: () => [REQUEST],
   get: () => REQUEST,
+  events: () => [],
   approve: () => Promise.resolve({ rulesLoaded: 4 }),
+  extend: () => Promise.resolve({ expiresMs: Date.parse("2026-05-04T09:30:00.000Z") }),
   reject: () => Promise.resolve(),
 };
 
