@@ -159,7 +159,7 @@ function containerRoutes({ containers }: HostServices): Route[] {
 }
 
 /**
- * Lines `{"progress": …}` while the engine works, then the envelope. HTTP's status is sent before
+ * Lines `{"progress": <text>, "bytes": …}` while the engine works, then the envelope. HTTP's status is sent before
  * the outcome is known, so a failure carries its own as `status`.
  */
 function streamPull(
@@ -173,7 +173,12 @@ function streamPull(
     const heartbeat = setInterval(() => void body.writeln(""), STREAM_HEARTBEAT_MS);
     try {
       await send(
-        success(await containers.pull(image, (line) => void send({ progress: line }))),
+        success(
+          await containers.pull(
+            image,
+            ({ text, ...figures }) => void send({ progress: text, ...figures }),
+          ),
+        ),
       );
     } catch (thrown) {
       const error = presentable(thrown, "host_api");

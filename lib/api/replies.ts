@@ -394,6 +394,15 @@ export const containerRemoved = z.object({ name: z.string(), removed: z.boolean(
 /** What became of an image; `pulled` is false when it was there and current. */
 export const imagePulled = z.object({ image: z.string(), pulled: z.boolean() });
 
+/** A line of a pull's stream before its outcome. */
+export const pullProgress = z.object({
+  progress: z.string(),
+  layers: z.number(),
+  layers_done: z.number(),
+  bytes: z.number(),
+  bytes_total: z.number(),
+});
+
 /** The failure envelope; `status` only where a stream has begun before it failed. */
 export const failureReply = z.object({
   ok: z.literal(false),

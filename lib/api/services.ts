@@ -273,11 +273,22 @@ export interface ContainerService {
     name: string,
     force: boolean,
   ): Promise<{ readonly name: string; readonly removed: boolean }>;
-  /** `onProgress` receives one human-readable line at a time. */
   pull(
     image: string,
-    onProgress: (line: string) => void,
+    onProgress: (progress: PullProgress) => void,
   ): Promise<{ readonly image: string; readonly pulled: boolean }>;
+}
+
+/** How far a pull has come. */
+export interface PullProgress {
+  /** What Docker said last, for people. */
+  readonly text: string;
+  /** Layers known so far, and those of them that are here. */
+  readonly layers: number;
+  readonly layers_done: number;
+  /** Downloaded so far, and in all layers whose size is known; 0 while none is. */
+  readonly bytes: number;
+  readonly bytes_total: number;
 }
 
 /** Asks for a cable to the caller's own network namespace. */

@@ -8,7 +8,8 @@ import {
 import type { ContainerDetail } from "../api/services.ts";
 import { wholeNumber } from "../options.ts";
 import { printable } from "../printable.ts";
-import { writeErr } from "./output.ts";
+import { errColumns, writeErr } from "./output.ts";
+import { PullDisplay, type PullScreen } from "./pull.ts";
 import { labels, table } from "./render.ts";
 import type { Run } from "./run.ts";
 import { collect, duration, memorySize, OBSERVE_HELP } from "./values.ts";
@@ -159,9 +160,11 @@ function addPull(container: CommandUnknownOpts, run: Run): void {
   container.command("pull")
     .description("pull an image")
     .requiredOption("--image <ref>", "image to pull")
-    .action((options) =>
+    .action((options, command) =>
       run(async (client) => {
-        const result = await client.pullImage(options.image, showProgress);
+        const display = new PullDisplay(options.image, progressScreen(command));
+        const result = await client.pullImage(options.image, (progress) => display.show(progress))
+          .finally(() => display.end());
         return {
           json: result,
           lines: [`Image "${result.image}" ${result.pulled ? "pulled" : "is up to date"}.`],
@@ -170,7 +173,8 @@ function addPull(container: CommandUnknownOpts, run: Run): void {
     );
 }
 
-/** For a person who waits; in a log it would only be noise. */
-function showProgress(line: string): void {
-  if (Deno.stderr.isTerminal()) writeErr(`${printable(line)}\n`);
+/** Progress is for people who wait, and for their logs; a program reads the outcome. */
+function progressScreen(command: CommandUnknownOpts): PullScreen {
+  const isForPrograms = command.optsWithGlobals()["json"] === true;
+  return { write: isForPrograms ? () => {} : writeErr, columns: errColumns() };
 }

@@ -26,7 +26,16 @@ function write(stream: typeof Deno.stdout, text: string): boolean {
 
 /** Columns of the terminal that stdout is, or null when it is none. */
 export function terminalColumns(): number | null {
-  if (!Deno.stdout.isTerminal()) return null;
+  return columnsOf(Deno.stdout);
+}
+
+/** The same for stderr. */
+export function errColumns(): number | null {
+  return columnsOf(Deno.stderr);
+}
+
+function columnsOf(stream: typeof Deno.stdout): number | null {
+  if (!stream.isTerminal()) return null;
   try {
     return Deno.consoleSize().columns;
   } catch {

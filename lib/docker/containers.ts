@@ -10,6 +10,7 @@ import type {
   ContainerDetail,
   ContainerInfo,
   ContainerService,
+  PullProgress,
 } from "../api/services.ts";
 import type { DecisionLog } from "../decision.ts";
 import { messageOf, OutcallError } from "../errors.ts";
@@ -235,7 +236,7 @@ export class ContainerManager implements ContainerService {
 
   async pull(
     image: string,
-    onProgress: (line: string) => void,
+    onProgress: (progress: PullProgress) => void,
   ): Promise<{ readonly image: string; readonly pulled: boolean }> {
     const { text } = parseImage(image);
     const before = await this.#engine.image(text);

@@ -8,8 +8,10 @@
 import Dockerode from "dockerode";
 import { Agent } from "node:http";
 import { getSystemErrorMap } from "node:util";
+import type { PullProgress } from "../api/services.ts";
 import { type FailureStatus, messageOf, OutcallError } from "../errors.ts";
 import { parse } from "./image.ts";
+import { PullTally } from "./progress.ts";
 
 /** A network as Docker lists it; `Containers` is filled by inspection only. */
 export type EngineNetwork = Dockerode.NetworkInspectInfo;
@@ -278,10 +280,11 @@ export class Engine {
   }
 
   /**
-   * Pulls an image; `onLine` receives Docker's progress as text, one line at a time.
+   * Pulls an image; `onProgress` is called with each line of Docker's.
    * @throws OutcallError `docker.refused` with the registry's or Docker's words.
    */
-  async pull(reference: string, onLine: (line: string) => void): Promise<void> {
+  async pull(reference: string, onProgress: (progress: PullProgress) => void): Promise<void> {
+    const tally = new PullTally();
     const { repository, tag, digest } = parse(reference);
     await this.#call(async (docker, deadline) => {
       const stream = await docker.createImage({ fromImage: repository, tag: digest ?? tag });
@@ -291,10 +294,7 @@ export class Engine {
         if (error !== undefined) {
           throw new OutcallError(500, "docker.refused", `Docker refused: ${String(error)}`);
         }
-        const id = field(line, "id");
-        const parts = [id === undefined ? "" : `${String(id)}:`];
-        for (const name of ["status", "progress"]) parts.push(String(field(line, name) ?? ""));
-        onLine(parts.filter(Boolean).join(" "));
+        onProgress(tally.take(line));
       }
     }, PULL_IDLE_TIMEOUT_MS);
   }

@@ -1,6 +1,7 @@
 import { deepEqual, equal, match, ok, rejects } from "node:assert/strict";
 import { createServer, type Socket } from "node:net";
 import { HostClient } from "../../lib/api/client.ts";
+import type { PullProgress } from "../../lib/api/services.ts";
 import { OutcallError } from "../../lib/errors.ts";
 import { AGENT_NET, OPENAI } from "./services.ts";
 import { withDirectory, withHostApi } from "./running.ts";
@@ -72,11 +73,9 @@ Deno.test("a pull shows progress while it runs, and fails with its own status", 
   withHostApi(async ({ path }) => {
     const client = new HostClient(path);
     const lines: string[] = [];
-    deepEqual(await client.pullImage("x", (line) => lines.push(line)), {
-      image: "x",
-      pulled: true,
-    });
-    deepEqual(lines, ["pulling layer 1", "pulling layer 2"]);
+    const show = ({ text, bytes }: PullProgress): number => lines.push(`${text} ${bytes}`);
+    deepEqual(await client.pullImage("x", show), { image: "x", pulled: true });
+    deepEqual(lines, ["pulling layer 1 5000000", "pulling layer 2 15000000"]);
     const error = await failureOf(client.pullImage("missing", () => {}));
     deepEqual([error.status, error.code], [404, "image.not_found"]);
   }));

@@ -238,7 +238,11 @@ Deno.test("a pull answers at once, or line by line when asked for NDJSON", () =>
       equal(reply.headers["content-type"], "application/x-ndjson");
       return reply.text.split("\n").filter(Boolean).map((line) => JSON.parse(line));
     };
-    const progress = [{ progress: "pulling layer 1" }, { progress: "pulling layer 2" }];
+    const layers = { layers: 2, bytes_total: 20_000_000 };
+    const progress = [
+      { progress: "pulling layer 1", ...layers, layers_done: 0, bytes: 5_000_000 },
+      { progress: "pulling layer 2", ...layers, layers_done: 1, bytes: 15_000_000 },
+    ];
     deepEqual(await pull("x"), [...progress, { ok: true, image: "x", pulled: true }]);
     deepEqual(await pull("missing"), [...progress, {
       ok: false,

@@ -245,8 +245,20 @@ Created:      2026-04-21T14:30:00Z
       'Container "outcall-a3f7b201" removed.\n',
     );
     await prints(running, "container remove --name x", 'Container "x" did not exist.\n');
-    await prints(running, "container pull --image a/b:c", 'Image "a/b:c" pulled.\n');
-    await prints(running, "container pull --image current", 'Image "current" is up to date.\n');
+    deepEqual(
+      await outcall("--socket", running.path, "container", "pull", "--image", "a/b:c"),
+      {
+        code: 0,
+        out: 'Image "a/b:c" pulled.\n',
+        err: "pulling a/b:c: 25% of 20.0 MB, 0 of 2 layers complete\n" +
+          "pulling a/b:c: 75% of 20.0 MB, 1 of 2 layers complete\n",
+      },
+    );
+    await prints(
+      running,
+      "--json container pull --image current",
+      '{"ok":true,"image":"current","pulled":false}\n',
+    );
     deepEqual(running.calls, [
       ["container.stop", "outcall-a3f7b201", 0],
       ["container.stop", "x", 10],

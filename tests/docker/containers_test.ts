@@ -1,5 +1,6 @@
 /** Agent containers on a real Docker Engine, seen from outside and from inside. */
 import assert from "node:assert/strict";
+import type { PullProgress } from "../../lib/api/services.ts";
 import { ContainerManager } from "../../lib/docker/containers.ts";
 import { OutcallError } from "../../lib/errors.ts";
 import { importImage } from "../lab/dockerd.ts";
@@ -525,13 +526,18 @@ labTest("containers on a real Docker Engine", { tools: TOOLS }, async (t) => {
       const line = await registry.line("stdout", (text) => text.startsWith("port "));
       // Port and tag must not be mistaken for each other (S008-AS-019).
       const image = `127.0.0.1:${line.slice("port ".length)}/lab/pulled:1`;
-      const lines: string[] = [];
-      assert.deepEqual(await containers.pull(image, (text) => lines.push(text)), {
+      const seen: PullProgress[] = [];
+      assert.deepEqual(await containers.pull(image, (progress) => seen.push(progress)), {
         image,
         pulled: true,
       });
-      assert(lines.some((text) => text.startsWith("1: Pulling from lab/pulled")), lines.join("\n"));
-      assert(lines.some((text) => /^[0-9a-f]{12}: Pull complete$/.test(text)), lines.join("\n"));
+      const texts = seen.map(({ text }) => text);
+      assert(texts.some((text) => text.startsWith("1: Pulling from lab/pulled")), `${texts}`);
+      assert(texts.some((text) => /^[0-9a-f]{12}: Pull complete$/.test(text)), `${texts}`);
+      const last = seen.at(-1);
+      assert.deepEqual([last?.layers, last?.layers_done], [2, 2]);
+      assert(last !== undefined && last.bytes > 1_000_000 && last.bytes === last.bytes_total);
+      assert(seen.some(({ bytes, bytes_total }) => bytes > 0 && bytes < bytes_total));
       assert((await lab.docker.getImage(image).inspect()).Id.startsWith("sha256:"));
       assert.deepEqual(await containers.pull(image, () => {}), { image, pulled: false });
       await assert.rejects(
@@ -544,10 +550,9 @@ labTest("containers on a real Docker Engine", { tools: TOOLS }, async (t) => {
   );
 
   await step("a pull that fails says why (S008-EC-006)", async () => {
-    const lines: string[] = [];
     await assert.rejects(
       // Nothing listens there, and the lab has no way out anyway.
-      containers.pull("127.0.0.1:1/no/such:1", (line) => lines.push(line)),
+      containers.pull("127.0.0.1:1/no/such:1", () => {}),
       (error) =>
         error instanceof OutcallError && error.code === "image.pull_failed" &&
         error.message.startsWith('failed to pull image "127.0.0.1:1/no/such:1": '),
