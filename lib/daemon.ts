@@ -9,6 +9,7 @@ import { AgentIdentity } from "./agent/identity.ts";
 import { webhook } from "./agent/notify.ts";
 import { RuleRequests } from "./agent/requests.ts";
 import { Sessions } from "./agent/sessions.ts";
+import type { Agent } from "./agents.ts";
 import { agentApp } from "./api/agent.ts";
 import { hostApp } from "./api/host.ts";
 import type { ApiApp } from "./api/router.ts";
@@ -37,6 +38,7 @@ import { Enforcement } from "./enforcement.ts";
 import { OutcallError } from "./errors.ts";
 import { OperatorGrants } from "./grants.ts";
 import { runUntilSignal, type Step } from "./lifecycle.ts";
+import { messageOf } from "./errors.ts";
 import { isHostAddress } from "./linux/host_addresses.ts";
 import { RouteNetlink } from "./linux/rtnetlink.ts";
 import { configureLogs, logger } from "./log.ts";
@@ -54,6 +56,7 @@ import { DecisionRecords } from "./record/records.ts";
 import { ContainerRules } from "./rules/container.ts";
 import { emptyPolicy } from "./rules/policy.ts";
 import { databasePath, openDatabase } from "./store/database.ts";
+import { GrantStore } from "./store/grants.ts";
 import { Status } from "./status/status.ts";
 import { VERSION } from "./version.ts";
 
@@ -73,6 +76,9 @@ function hostRoutes(): ReturnType<RouteNetlink["routes"]> {
   using netlink = new RouteNetlink();
   return netlink.routes();
 }
+
+/** Who asks for a name that an operator grants. */
+const OPERATOR: Agent = { name: "", address: "127.0.0.1", network: "" };
 
 /** The subsystems of one daemon, made from its flags and wired to each other. */
 class Daemon {
@@ -95,6 +101,7 @@ class Daemon {
   readonly #docker: Docker;
   readonly #namespaceAgents: NamespaceAgents;
   readonly #requests: RuleRequests;
+  readonly #grants: OperatorGrants;
   #containerRules = new ContainerRules(emptyPolicy(0));
 
   /** @throws OutcallError for what is wrong with the flags taken together with this machine. */
@@ -110,8 +117,9 @@ class Daemon {
       config.proxy !== null,
       (path) => this.#requests.isWithdrawn(path),
     );
+    const database = openDatabase(config.stateDir);
     this.#requests = new RuleRequests({
-      database: openDatabase(config.stateDir),
+      database,
       rulesDir: config.rulesDir,
       policy: this.#policy,
       ...(config.notifyUrl === null ? {} : { onNew: webhook(config.notifyUrl) }),
@@ -155,6 +163,7 @@ class Daemon {
           taken.length === 0 ? config.bridge : this.#bridges.nextFreeName(new Set(taken)),
         ownsBridge: (name) => isManagedName(config.bridge, name),
         cover: (bridges) => this.#bridges.cover(bridges),
+        assertUp: () => this.#bridges.assertUp(),
         attach: (segment) => this.#enforcement.attach(segment),
         detach: (segment) => this.#enforcement.detach(segment),
       },
@@ -205,6 +214,12 @@ class Daemon {
       onDial: this.#metrics.decisions.countDial,
       isLocalAddress: (ip) => isHostAddress(ip) || this.#enforcement.contains(ip),
       limits: config.proxyLimits,
+    });
+    this.#grants = new OperatorGrants({
+      bridges,
+      agents,
+      store: new GrantStore(database),
+      resolve: (hostname) => this.#dns.resolveFor(OPERATOR, hostname),
     });
     this.#enforcement = new Enforcement(this.#bridges, { dns: this.#dns, proxy: this.#proxy });
     this.#policy.onSwap(({ data }) => this.#dns.usePolicy(data));
@@ -289,6 +304,10 @@ class Daemon {
       start: async () => {
         following = this.#namespaceAgents.follow(end.signal);
         await this.#docker.start();
+        const restoring = this.#docker.ready.then(() => this.#grants.restore());
+        // Without Docker nobody can say who is where; they come back when it does.
+        if (this.#docker.isThere) await restoring;
+        else restoring.catch((error: unknown) => this.#failedToRestore(error));
         const adopted = this.#enforcement.segments()
           .find(({ bridge }) => bridge === this.#config.bridge);
         // Without Docker its bridge works all the same, for whoever sits on it; one of an earlier run
@@ -307,6 +326,10 @@ class Daemon {
         await this.#docker.stop();
       },
     };
+  }
+
+  #failedToRestore(error: unknown): void {
+    logger("network").error("grants are not restored: {reason}", { reason: messageOf(error) });
   }
 
   /** The default network as Docker would be asked for it (decision D4). */
@@ -419,7 +442,7 @@ class Daemon {
         down: () => this.#bridges.down(() => this.#attachedContainers()),
       },
       policy: this.#policy,
-      grants: new OperatorGrants(this.#bridges, this.#docker.agents),
+      grants: this.#grants,
       dns: this.#dns,
       proxy: this.#proxy ?? NO_PROXY,
       networks: this.#docker.networks,

@@ -7,9 +7,9 @@ import type { z } from "zod";
 import { type FailureStatus, OutcallError } from "../errors.ts";
 import {
   type ActiveGrant,
-  activeGrant,
   activeGrants,
   type grantAllow,
+  grantsAllowed,
   grantsFlushed,
 } from "./grants.ts";
 import { decisionExplanation, type DecisionExplanationReply } from "./explain.ts";
@@ -45,7 +45,6 @@ import type {
   NetworkCreateResult,
   NetworkStatus,
   ProxyStatus,
-  PullProgress,
   ReloadResult,
   RuleDetail,
   RuleSummary,
@@ -255,8 +254,8 @@ export class HostClient {
   }
 
   /** `POST /api/v1/rule/allow` */
-  grantAllow(wanted: z.input<typeof grantAllow>): Promise<ActiveGrant> {
-    return this.#post(activeGrant, "/api/v1/rule/allow", wanted);
+  grantAllow(wanted: z.input<typeof grantAllow>): Promise<z.output<typeof grantsAllowed>> {
+    return this.#post(grantsAllowed, "/api/v1/rule/allow", wanted);
   }
 
   /** `POST /api/v1/rule/revoke` */
@@ -354,7 +353,7 @@ export class HostClient {
   /** Pulls an image, however long it takes, as long as the daemon gives signs of life. */
   async pullImage(
     image: string,
-    onProgress: (progress: PullProgress) => void,
+    onProgress: (line: string) => void,
   ): Promise<{ readonly image: string; readonly pulled: boolean }> {
     const response = await this.#send({
       method: "POST",
@@ -545,13 +544,12 @@ function withQuery(path: string, query: Call["query"] = {}): string {
   return parameters.size === 0 ? path : `${path}?${parameters}`;
 }
 
-function progressIn(line: string): PullProgress | null {
+function progressIn(line: string): string | null {
   if (line === "") return null;
   try {
-    const read = replies.pullProgress.safeParse(JSON.parse(line));
-    if (!read.success) return null;
-    const { progress: text, ...figures } = read.data;
-    return { text, ...figures };
+    const json: unknown = JSON.parse(line);
+    const progress: unknown = json instanceof Object ? Reflect.get(json, "progress") : null;
+    return typeof progress === "string" ? progress : null;
   } catch {
     return null;
   }

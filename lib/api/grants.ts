@@ -13,11 +13,14 @@ export const grantAllow = z.strictObject({
   container: z.string().optional(),
   /** Address of the agent; one of both must be there. */
   src_ip: z.string().optional(),
-  /** IPv4 address or network. */
+  /** IPv4 address or network, or a host name, of which every address is meant. */
   destination: z.string(),
   protocol: z.enum(["tcp", "udp"]).default("tcp"),
   port: z.int(),
-  expires_in_secs: z.int().default(GRANT_DEFAULT_SECS),
+  /** Without it {@linkcode GRANT_DEFAULT_SECS}, or no end for a persistent one. */
+  expires_in_secs: z.int().optional(),
+  /** It comes back after a restart of the daemon. */
+  persistent: z.boolean().default(false),
 }).refine(
   ({ container, src_ip }) => container !== undefined || src_ip !== undefined,
   "container or src_ip must name the agent",
@@ -37,7 +40,10 @@ export const activeGrant = z.object({
   port: z.int(),
   /** ISO 8601 in UTC. */
   inserted_at: z.string(),
-  expires_in_secs: z.int(),
+  /** Null: it has no end. */
+  expires_in_secs: z.int().nullable(),
+  /** It comes back after a restart of the daemon. */
+  persistent: z.boolean(),
   /** Who opened it: an operator, or the answer to a look-up that a `direct_ip` rule allows. */
   source: z.enum(["operator", "dns"]),
   /** Names that it follows from. */
@@ -46,6 +52,9 @@ export const activeGrant = z.object({
 
 /** `GET /api/v1/rules/active` */
 export const activeGrants = z.object({ rules: z.array(activeGrant).readonly() });
+
+/** `POST /api/v1/rule/allow`: the grant, or of a host name the first, and all. */
+export const grantsAllowed = activeGrant.extend({ grants: z.array(activeGrant).readonly() });
 
 /** `POST /api/v1/rules/flush`: how many were in force. */
 export const grantsFlushed = z.object({ removed: z.int() });
@@ -59,7 +68,8 @@ export type ActiveGrant = z.output<typeof activeGrant>;
 /** What is open to single agents for a time. */
 export interface GrantService {
   list(): Promise<readonly ActiveGrant[]>;
-  allow(request: GrantAllowRequest): Promise<ActiveGrant>;
+  /** One for each address of the destination; at least one. */
+  allow(request: GrantAllowRequest): Promise<readonly [ActiveGrant, ...ActiveGrant[]]>;
   /** Throws `grant.unknown` (404). */
   revoke(id: string): Promise<void>;
   flush(): Promise<number>;
@@ -71,7 +81,10 @@ export function grantRoutes(grants: GrantService): Route[] {
     show("/api/v1/rules/active", async () => ({ rules: await grants.list() })),
     act(
       "/api/v1/rule/allow",
-      async (c) => c.json(success(await grants.allow(await readBody(c, grantAllow)))),
+      async (c) => {
+        const allowed = await grants.allow(await readBody(c, grantAllow));
+        return c.json(success({ ...allowed[0], grants: allowed }));
+      },
     ),
     act("/api/v1/rule/revoke", async (c) => {
       await grants.revoke((await readBody(c, grantRevoke)).id);

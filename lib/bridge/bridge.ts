@@ -121,6 +121,7 @@ export class Bridges {
   /** Torn down on request: nothing is to be repaired. */
   #isDown = false;
   #lastRepair: BridgeStatus["last_repair"];
+  #onGrantsEnded: (ids: readonly string[]) => void = () => {};
 
   /** @throws OutcallError `bridge.name`, or RangeError when the block is not one. */
   constructor(options: BridgesOptions) {
@@ -183,6 +184,8 @@ export class Bridges {
    */
   attach(segment: Segment): Promise<void> {
     return this.#mutex.run(async () => {
+      // After `down` it is Docker that brings a network back: without us nobody would filter it.
+      this.#isDown = false;
       using netlink = new RouteNetlink();
       const before = this.#segments.get(segment.bridge);
       this.#segments.set(segment.bridge, segment);
@@ -261,35 +264,44 @@ export class Bridges {
   }
 
   /**
-   * Lets an agent open connections to a destination for a time (decision D12); in force when this
+   * Lets agents open connections for a time (decision D12), all of them or none; in force when this
    * resolves.
    * @throws OutcallError `grant.no_agent` (404) when no port is pinned to that address, those of
    * {@linkcode Grants.add}, and those of nft; then nothing is granted.
    */
-  grant(request: GrantRequest): Promise<Grant> {
+  grant(requests: readonly GrantRequest[]): Promise<readonly Grant[]> {
     return this.#mutex.run(async () => {
-      if (!this.agentAddresses().includes(request.agent)) {
-        throw new OutcallError(404, "grant.no_agent", `no agent has address ${request.agent}`);
-      }
-      const grant = this.#grants.add(request, Date.now());
+      const added: Grant[] = [];
       using netlink = new RouteNetlink();
       try {
+        for (const request of requests) {
+          if (!this.agentAddresses().includes(request.agent)) {
+            throw new OutcallError(404, "grant.no_agent", `no agent has address ${request.agent}`);
+          }
+          added.push(this.#grants.add(request, Date.now()));
+        }
         await this.#apply(netlink);
       } catch (error) {
-        this.#grants.revoke(grant.id);
+        for (const { id } of added) this.#grants.revoke(id);
         throw error;
       }
-      const { agent, destination, protocol, port, ttlSecs, id } = grant;
-      log.info("grant {id}: {agent} may reach {destination} {protocol}/{port} for {ttlSecs} s", {
-        id,
-        agent,
-        destination,
-        protocol,
-        port,
-        ttlSecs,
-      });
-      return grant;
+      for (const { agent, destination, protocol, port, ttlSecs, id } of added) {
+        log.info("grant {id}: {agent} may reach {destination} {protocol}/{port} for {time}", {
+          id,
+          agent,
+          destination,
+          protocol,
+          port,
+          time: ttlSecs === null ? "good" : `${ttlSecs} s`,
+        });
+      }
+      return added;
     });
+  }
+
+  /** Has `listener` called with the ids of grants that ended with their agents. It must not throw. */
+  onGrantsEnded(listener: (ids: readonly string[]) => void): void {
+    this.#onGrantsEnded = listener;
   }
 
   /** The grants in force that follow from DNS answers. */
@@ -389,6 +401,16 @@ export class Bridges {
       await this.#apply(netlink);
       log.info("closed: agents reach nothing until the daemon is back");
     });
+  }
+
+  /** @throws OutcallError `bridge.down` (409) after {@linkcode down}, until {@linkcode up}. */
+  assertUp(): void {
+    if (!this.#isDown) return;
+    throw new OutcallError(
+      409,
+      "bridge.down",
+      'bridge is not up — run "outcall bridge up" first',
+    );
   }
 
   /** The state of the default bridge and the table, looked up afresh (S001-FR-011). */
@@ -628,7 +650,8 @@ export class Bridges {
     if (this.#pins.some(({ index }) => !known.has(index))) {
       for (const listener of this.#newPinListeners) listener();
     }
-    this.#grants.dropAgents(gone);
+    const ended = this.#grants.dropAgents(gone);
+    if (ended.length > 0) this.#onGrantsEnded(ended);
     this.#direct.dropAgents(gone);
     return ports;
   }

@@ -27,8 +27,10 @@ export interface GrantRequest {
   readonly destination: string;
   readonly protocol: "tcp" | "udp";
   readonly port: number;
-  /** 1 to {@linkcode MAX_GRANT_SECS}. */
-  readonly ttlSecs: number;
+  /** 1 to {@linkcode MAX_GRANT_SECS}; null: until it is revoked. */
+  readonly ttlSecs: number | null;
+  /** The name that was asked for, where the destination is one of its addresses. */
+  readonly host: string | null;
 }
 
 /** A grant in force, or one that has expired and whose connections go on. */
@@ -36,6 +38,7 @@ export interface Grant extends GrantRequest {
   readonly id: string;
   /** On the clock of `Date.now()`. */
   readonly grantedAtMs: number;
+  /** Infinity: never. */
   readonly expiresAtMs: number;
 }
 
@@ -51,7 +54,7 @@ function canonicalDestination(text: string): string {
   if (cidr?.network.version === 4) return cidr.prefix === 32 ? cidr.network.text : cidr.toString();
   throw invalid(
     `'${text}' is not an IPv4 address or network`,
-    "give an address such as 93.184.216.34 or a network such as 93.184.216.0/24; names are for rules",
+    "give an address such as 93.184.216.34 or a network such as 93.184.216.0/24",
   );
 }
 
@@ -59,6 +62,10 @@ function overlap(a: string, b: string): boolean {
   const [left, right] = [a, b].map((text) => Cidr.parse(text.includes("/") ? text : `${text}/32`));
   if (left === null || left === undefined || right === null || right === undefined) return true;
   return left.contains(right.network) || right.contains(left.network);
+}
+
+function isLifetime(secs: number): boolean {
+  return Number.isInteger(secs) && secs >= 1 && secs <= MAX_GRANT_SECS;
 }
 
 /** All grants of this daemon. */
@@ -75,8 +82,8 @@ export class Grants {
    * @throws OutcallError `grant.invalid` (422), `grant.overlap` (409) or `grant.limit` (429).
    */
   add(request: GrantRequest, nowMs: number): Grant {
-    const { agent, protocol, port, ttlSecs } = request;
-    if (!Number.isInteger(ttlSecs) || ttlSecs < 1 || ttlSecs > MAX_GRANT_SECS) {
+    const { agent, protocol, port, ttlSecs, host } = request;
+    if (ttlSecs !== null && !isLifetime(ttlSecs)) {
       throw invalid(`${ttlSecs} s is no time for a grant`, `1 to ${MAX_GRANT_SECS} seconds`);
     }
     if (!Number.isInteger(port) || port < 1 || port > 65535) {
@@ -107,9 +114,10 @@ export class Grants {
       protocol,
       port,
       ttlSecs,
+      host,
       id: same?.id ?? crypto.randomUUID().slice(0, 8),
       grantedAtMs: nowMs,
-      expiresAtMs: nowMs + ttlSecs * 1000,
+      expiresAtMs: ttlSecs === null ? Infinity : nowMs + ttlSecs * 1000,
     };
     this.#grants.set(grant.id, grant);
     return grant;
@@ -127,11 +135,11 @@ export class Grants {
     return count;
   }
 
-  /** Takes away those of agents at these addresses, which are gone. */
-  dropAgents(addresses: readonly string[]): void {
-    for (const { id, agent } of this.#grants.values()) {
-      if (addresses.includes(agent)) this.#grants.delete(id);
-    }
+  /** Takes away those of agents at these addresses, which are gone; returns their ids. */
+  dropAgents(addresses: readonly string[]): readonly string[] {
+    const gone = [...this.#grants.values()].filter(({ agent }) => addresses.includes(agent));
+    for (const { id } of gone) this.#grants.delete(id);
+    return gone.map(({ id }) => id);
   }
 
   /** Elements of the set `granted`. */
@@ -146,10 +154,10 @@ export class Grants {
       const element = elementOf(grant).map((part) =>
         typeof part === "object" ? `${part.prefix.addr}/${part.prefix.len}` : part
       ).join(" . ");
-      const timeoutMs = Math.max(1, grant.expiresAtMs - nowMs);
-      lines.push(
-        `add element ${family} ${table} grants { ${element} timeout ${timeoutMs}ms }`,
-      );
+      const timeout = grant.expiresAtMs === Infinity
+        ? ""
+        : ` timeout ${Math.max(1, grant.expiresAtMs - nowMs)}ms`;
+      lines.push(`add element ${family} ${table} grants { ${element}${timeout} }`);
     }
     return `${lines.join("\n")}\n`;
   }

@@ -8,11 +8,13 @@ import { duration } from "./values.ts";
 /** HTTPS, the port that agents mostly want. */
 const DEFAULT_PORT = 443;
 
-/** An address or network, with or without a port. */
+/** A host name, address or network, with or without a port. */
 function destination(text: string): { readonly destination: string; readonly port: number } {
-  const [, address, port] = /^([0-9./]+)(?::([0-9]{1,5}))?$/.exec(text) ?? [];
+  const [, address, port] = /^([0-9A-Za-z._/-]+)(?::([0-9]{1,5}))?$/.exec(text) ?? [];
   if (address === undefined) {
-    throw new InvalidArgumentError("It must be an IPv4 address or network such as 10.1.2.3:443.");
+    throw new InvalidArgumentError(
+      "It must be a host name, IPv4 address or network such as 10.1.2.3:443.",
+    );
   }
   return { destination: address, port: port === undefined ? DEFAULT_PORT : Number(port) };
 }
@@ -23,6 +25,21 @@ function agentOf(text: string): { readonly src_ip: string } | { readonly contain
 
 function where({ destination, port, protocol }: ActiveGrant): string {
   return `${destination} port ${port}/${protocol}`;
+}
+
+function by({ source, hosts, persistent }: ActiveGrant): string {
+  const names = hosts.join(", ");
+  if (source === "dns") return `look-up of ${names}`;
+  return `operator${persistent ? ", persistent" : ""}${names === "" ? "" : ` (${names})`}`;
+}
+
+function allowedLine(grant: ActiveGrant): string {
+  const agent = grant.container || grant.src_ip;
+  const name = grant.hosts.length === 0 ? "" : ` (${grant.hosts.join(", ")})`;
+  const time = grant.expires_in_secs === null
+    ? "until it is revoked"
+    : `for ${grant.expires_in_secs} s`;
+  return `Grant ${grant.id}: ${agent} may reach ${where(grant)}${name} ${time}.`;
 }
 
 /** Adds the commands to `program`. */
@@ -44,8 +61,8 @@ export function addGrantCommands(program: CommandUnknownOpts, run: Run): void {
         grant.id,
         grant.container || grant.src_ip,
         where(grant),
-        `${grant.expires_in_secs} s`,
-        grant.source === "dns" ? `look-up of ${grant.hosts.join(", ")}` : "operator",
+        grant.expires_in_secs === null ? "never" : `${grant.expires_in_secs} s`,
+        by(grant),
       ]);
       return {
         json: { rules },
@@ -56,24 +73,24 @@ export function addGrantCommands(program: CommandUnknownOpts, run: Run): void {
 
   grants.command("allow").description("let one agent reach one destination for a time")
     .requiredOption("--agent <name>", "name or address of a running agent")
-    .requiredOption("--to <destination>", "IPv4 address or network, :port (443)", destination)
-    .option("--for <time>", "such as 90s, 15m, 2h", duration, 900)
+    .requiredOption(
+      "--to <destination>",
+      "host name, IPv4 address or network, :port (443)",
+      destination,
+    )
+    .option("--for <time>", "such as 90s, 15m, 2h (15m; a persistent one: no end)", duration)
+    .option("--persistent", "comes back after a restart of the daemon", false)
     .option("--udp", "UDP instead of TCP", false)
     .action((options) =>
       run(async (client) => {
-        const grant = await client.grantAllow({
+        const allowed = await client.grantAllow({
           ...agentOf(options.agent),
           ...options.to,
           protocol: options.udp ? "udp" : "tcp",
-          expires_in_secs: options.for,
+          persistent: options.persistent,
+          ...(options.for === undefined ? {} : { expires_in_secs: options.for }),
         });
-        const agent = grant.container || grant.src_ip;
-        return {
-          json: grant,
-          lines: [
-            `Grant ${grant.id}: ${agent} may reach ${where(grant)} for ${grant.expires_in_secs} s.`,
-          ],
-        };
+        return { json: allowed, lines: allowed.grants.map(allowedLine) };
       })
     );
 

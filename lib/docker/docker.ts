@@ -73,6 +73,7 @@ export class Docker {
   readonly #bypasses: BypassWatch;
   readonly #end = new AbortController();
   readonly #first = Promise.withResolvers<void>();
+  readonly #ready = Promise.withResolvers<void>();
   #health: PartHealth = { name: "docker", state: "degraded", detail: "not asked yet" };
   #run: Promise<void> | undefined;
   #hasDefault = false;
@@ -128,6 +129,16 @@ export class Docker {
       if (error instanceof OutcallError && error.code === "docker.unavailable") return [];
       throw error;
     }
+  }
+
+  /** Settles when Docker has told who is where for the first time. */
+  get ready(): Promise<void> {
+    return this.#ready.promise;
+  }
+
+  /** Docker answers now. */
+  get isThere(): boolean {
+    return this.#health.state === "ok";
   }
 
   /** How Docker is. */
@@ -191,6 +202,7 @@ export class Docker {
         await this.#bypasses.look();
         this.#report("ok", `Docker answers at ${this.#engine.socketPath}`);
         this.#first.resolve();
+        this.#ready.resolve();
       } catch (error) {
         const isAway = error instanceof OutcallError && error.code === "docker.unavailable";
         this.#report(isAway ? "degraded" : "failed", messageOf(error));

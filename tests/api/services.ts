@@ -69,6 +69,7 @@ export const GRANT: ActiveGrant = {
   expires_in_secs: 900,
   source: "operator",
   hosts: [],
+  persistent: false,
 };
 
 /** Counters of a rule that never matched. */
@@ -292,7 +293,14 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
       list: () => Promise.resolve([GRANT]),
       allow: (request) => {
         calls.push(["grants.allow", request]);
-        return Promise.resolve(GRANT);
+        if (!request.persistent) return Promise.resolve([GRANT]);
+        const kept = {
+          ...GRANT,
+          expires_in_secs: null,
+          persistent: true,
+          hosts: ["db.example.com"],
+        };
+        return Promise.resolve([kept, { ...kept, id: "4f0c2a92", destination: "93.184.216.35" }]);
       },
       revoke: (id) => {
         calls.push(["grants.revoke", id]);
@@ -426,10 +434,9 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
       },
       pull: async (image, onProgress) => {
         calls.push(["container.pull", image]);
-        const layers = { layers: 2, bytes_total: 20_000_000 };
-        onProgress({ text: "pulling layer 1", ...layers, layers_done: 0, bytes: 5_000_000 });
+        onProgress("pulling layer 1");
         await Promise.resolve();
-        onProgress({ text: "pulling layer 2", ...layers, layers_done: 1, bytes: 15_000_000 });
+        onProgress("pulling layer 2");
         if (image === "missing") {
           throw new OutcallError(
             404,

@@ -57,7 +57,7 @@ function perform(bridges: Bridges, call: Call): unknown {
     case "repair":
       return bridges.repair(call.withTables);
     case "grant":
-      return bridges.grant(call.request);
+      return bridges.grant([call.request]).then(([grant]) => grant);
     case "openDirect":
       return Promise.all(
         call.requests.map(({ targets, ...ask }) =>

@@ -1,4 +1,4 @@
-import { deepEqual, equal, ok, rejects, throws } from "node:assert/strict";
+import { deepEqual, equal, match, ok, rejects, throws } from "node:assert/strict";
 import { type GrantRequest, Grants, MAX_GRANTS_PER_AGENT } from "../../lib/bridge/grants.ts";
 import { OutcallError } from "../../lib/errors.ts";
 import { labTest } from "../lab/requirements.ts";
@@ -13,6 +13,7 @@ const REQUEST: GrantRequest = {
   protocol: "tcp",
   port: 443,
   ttlSecs: 60,
+  host: null,
 };
 
 function failsWith(code: string): (error: unknown) => boolean {
@@ -47,6 +48,14 @@ Deno.test("Grants: what makes no sense is refused, and nothing is granted (S009-
     throws(() => grants.add({ ...REQUEST, ...part }, 0), failsWith("grant.invalid"));
   }
   equal(grants.elements().length, 0);
+});
+
+Deno.test("Grants: one without an end goes on until it is revoked", () => {
+  const grants = new Grants();
+  const { id } = grants.add({ ...REQUEST, ttlSecs: null, host: "x.org" }, 0);
+  equal(grants.list(Number.MAX_SAFE_INTEGER)[0]?.host, "x.org");
+  match(grants.renderOpen("inet", "t", 0), /add element inet t grants \{ [0-9. ]+tcp \. 443 \}/);
+  ok(grants.revoke(id));
 });
 
 Deno.test("Grants: overlapping networks are one decision, not two", () => {
