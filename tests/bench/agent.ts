@@ -4,6 +4,7 @@
  */
 import { AgentClient } from "../../lib/shim/client.ts";
 import { withAgentApi } from "../agent/served.ts";
+import { measureLoop } from "./loop.ts";
 import { compare, type Report, type Suite } from "./result.ts";
 
 const CHECKS = 5_000;
@@ -37,11 +38,31 @@ async function wallMs(argv: readonly string[]): Promise<number> {
   return median(times);
 }
 
-/** Permission checks a second, their slowest hundredth, and the shim's wall time. */
-export const agentSuite: Suite = (
+/** How soon an approval opens, and its end cuts; the slowest round counts. */
+async function loop(report: Report, progress: (line: string) => void): Promise<void> {
+  progress("requests approved for 3 s, used, and ended");
+  const { approvedToReached, expiredToCut } = await measureLoop();
+  for (
+    const [name, times] of [
+      ["approval to the same curl's success, slowest", approvedToReached],
+      ["end of a grant to the end of its tunnel, slowest", expiredToCut],
+    ] as const
+  ) {
+    const ours = Math.max(1, ...times);
+    report(compare({ suite: "agent", case: name, unit: "ms", better: "lower", ours, peers: {} }));
+  }
+}
+
+/** Permission checks a second, their slowest hundredth, the shim's wall time, and the loop. */
+export const agentSuite: Suite = async (
   report: Report,
   progress: (line: string) => void,
-): Promise<void> =>
+): Promise<void> => {
+  await checks(report, progress);
+  await loop(report, progress);
+};
+
+const checks: Suite = (report, progress) =>
   withAgentApi(
     { rules: RULES, rates: { permissions: RATE, submissions: RATE } },
     async (served) => {
@@ -77,7 +98,9 @@ export const agentSuite: Suite = (
         ...[new URL("./shim_at.ts", import.meta.url).pathname, served.path],
       ];
       const plain = await wallMs(["true"]);
-      for (const args of [["check", "network", QUESTION.target], ["exec", "true"]]) {
+      for (
+        const args of [["--version"], ["check", "network", QUESTION.target], ["exec", "true"]]
+      ) {
         report(compare({
           ...{
             suite,
