@@ -22,10 +22,13 @@ export interface DecisionList {
   readonly incomplete: string | null;
 }
 
-/** A record from disk; none if it is of another schema than ours. */
+/** A record from disk; none if it is of another schema than ours, or damaged. */
 function recordedIn({ sequence, record }: Row): Recorded[] {
-  const decision = decisionSchema.safeParse(JSON.parse(record));
-  return decision.success ? [{ sequence, decision: decision.data }] : [];
+  try {
+    return [{ sequence, decision: decisionSchema.parse(JSON.parse(record)) }];
+  } catch {
+    return [];
+  }
 }
 
 function byId(a: Decision, b: Decision): number {

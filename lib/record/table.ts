@@ -57,8 +57,11 @@ export interface Extent {
   readonly oldest: string | null;
 }
 
-/** Rows that go at once, so that no transaction keeps others waiting. */
-const PRUNED_ROWS = 2_000;
+/**
+ * Rows in one transaction: some milliseconds. The main isolate, which writes rule requests to the
+ * same database, waits no longer than for one.
+ */
+const ROWS_AT_ONCE = 500;
 
 /** Lines of a tally. */
 const TALLY_LINES = 10;
@@ -100,26 +103,31 @@ export class DecisionTable {
   }
 
   /**
-   * Stores all of `rows`, in place of older versions.
-   * @throws Error such as `database or disk is full`; then nothing is stored.
+   * Stores `rows`, in place of older versions.
+   * @throws Error such as `database or disk is full`; then some are not stored, and all of them may be
+   * written again.
    */
   write(rows: readonly Row[]): void {
-    this.#transaction(() => {
-      for (const { sequence, record } of rows) this.#insert.run({ sequence, record });
-    });
+    for (let from = 0; from < rows.length; from += ROWS_AT_ONCE) {
+      this.#transaction(() => {
+        for (const { sequence, record } of rows.slice(from, from + ROWS_AT_ONCE)) {
+          this.#insert.run({ sequence, record });
+        }
+      });
+    }
   }
 
   /** Takes out what is beyond the bounds, the oldest first; returns whether there may be more. */
   prune({ maxBytes, maxAgeMs }: Bounds, nowMs: number): boolean {
     const expired = this.#database.prepare(
       `DELETE FROM decisions WHERE id IN
-         (SELECT id FROM decisions WHERE id < :before ORDER BY id LIMIT ${PRUNED_ROWS})`,
+         (SELECT id FROM decisions WHERE id < :before ORDER BY id LIMIT ${ROWS_AT_ONCE})`,
     ).run({ before: earliestIdAt(Math.max(0, nowMs - maxAgeMs)) });
-    if (Number(expired.changes) === PRUNED_ROWS) return true;
+    if (Number(expired.changes) === ROWS_AT_ONCE) return true;
     if (this.#bytes() <= maxBytes) return false;
     const oldest = this.#database.prepare(
       `DELETE FROM decisions WHERE sequence IN
-         (SELECT sequence FROM decisions ORDER BY sequence LIMIT ${PRUNED_ROWS})`,
+         (SELECT sequence FROM decisions ORDER BY sequence LIMIT ${ROWS_AT_ONCE})`,
     ).run();
     return Number(oldest.changes) > 0;
   }

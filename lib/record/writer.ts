@@ -12,6 +12,9 @@ declare const self: DedicatedWorkerGlobalScope;
 /** Time between two looks at what is beyond the bounds. */
 const PRUNE_EVERY_MS = 1_000;
 
+/** Bites that pruning takes with one batch: more than a batch can bring. */
+const PRUNE_BITES = 6;
+
 /** Time between two counts of what there is. */
 const EXTENT_EVERY_MS = 10_000;
 
@@ -50,9 +53,12 @@ class Writer {
   #prune(): void {
     const nowMs = performance.now();
     if (nowMs - this.#prunedAtMs < PRUNE_EVERY_MS) return;
-    const isMore = this.#table.prune(this.#bounds, Date.now());
-    // One bite for each batch: what is left is taken with the next one.
-    if (!isMore) this.#prunedAtMs = nowMs;
+    for (let bite = 0; bite < PRUNE_BITES; bite++) {
+      if (this.#table.prune(this.#bounds, Date.now())) continue;
+      this.#prunedAtMs = nowMs;
+      return;
+    }
+    // What is left is taken with the next batch.
   }
 
   extent(): Extent {
