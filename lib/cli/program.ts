@@ -20,6 +20,7 @@ import { EXIT, type Run, runTask } from "./run.ts";
 import { addStatusCommand } from "./status.ts";
 import { addLocalCommand } from "./local.ts";
 import { addSuggestCommand } from "./suggest.ts";
+import { addTopCommand } from "./top.ts";
 
 const ONBOARDING = `Outcall decides what your agent containers can reach.
 
@@ -67,6 +68,7 @@ export async function main(args: readonly string[]): Promise<number> {
   addRulesCommands(program, run);
   addDecisionCommand(program, run);
   addSuggestCommand(program, run);
+  addTopCommand(program, run);
   addGrantCommands(program, run);
   addRequestsCommands(program, run);
   addLogsCommands(program, run);
