@@ -42,6 +42,8 @@ export interface NetworkHooks {
   ownsBridge(bridge: string): boolean;
   /** Covers bridges that only another `--bridge` would own: their networks are ours all the same. */
   cover(bridges: readonly string[]): Promise<void>;
+  /** @throws OutcallError when an operator has torn the firewall down. */
+  assertUp(): void;
   /**
    * Makes or adopts the bridge with its gateway address, filtered before it can carry a packet.
    * Idempotent. When it throws, nothing may have become less filtered.
@@ -147,13 +149,14 @@ export class NetworkManager implements NetworkService {
 
   /**
    * Makes a network, or finds that it exists (S002-FR-003).
-   * @throws OutcallError `network.name`, `network.subnet`, `network.gateway` (400) before Docker is
-   * asked; `network.forged`, `network.overlap`, `network.exhausted`, `network.differs` (409);
-   * whatever Docker or the firewall refuses with, after everything was undone.
+   * @throws OutcallError `network.name`, `network.subnet`, `network.gateway` (400), `bridge.down` (409)
+   * before Docker is asked; `network.forged`, `network.overlap`, `network.exhausted`,
+   * `network.differs` (409); whatever Docker or the firewall refuses with, after everything was undone.
    */
   async create(request: NetworkCreateRequest): Promise<NetworkCreateResult> {
     const name = networkName(request.name);
     checkAddresses(request);
+    this.#hooks.assertUp();
     return await this.#mutex.run(async () => {
       const networks = await this.#engine.networks();
       const existing = this.#find(name, networks);

@@ -69,6 +69,7 @@ class FakeSocket implements AsyncDisposable {
 const noHooks: NetworkHooks = {
   nextBridge: () => assert.fail("asked for a bridge"),
   ownsBridge: () => assert.fail("asked about a bridge"),
+  assertUp: () => {},
   cover: () => assert.fail("covered"),
   attach: () => assert.fail("attached"),
   detach: () => assert.fail("detached"),

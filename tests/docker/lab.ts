@@ -77,6 +77,8 @@ export class PlainBridges implements NetworkHooks {
     return Promise.resolve();
   }
 
+  assertUp(): void {}
+
   async attach(segment: Segment): Promise<void> {
     this.calls.push(`attach ${segment.network} ${segment.bridge} ${segment.subnet}`);
     const { failure } = this;

@@ -70,6 +70,36 @@ labTest("the boundary around agent containers", { tools: TOOLS }, async (t) => {
     assert.equal(answer.status, 200, JSON.stringify(answer.body));
   });
 
+  await making(1, "every flag of container create does what it says (S008-AS-012)", async () => {
+    await lab.host.must(["bash", "-c", "mkdir /var/tmp/work && echo hello > /var/tmp/work/hello"]);
+    const { code, stdout, stderr } = await lab.cli(
+      ...["container", "create", "--image", IMAGE, "--network", "agent-net", "--name", "flags"],
+      ...["--memory", "256m", "--cpu-shares", "512", "--env", "A=1", "-e", "B=x y=z"],
+      ...["--volume", "/var/tmp/work:/work:ro", "-v", "scratch:/scratch", "--workdir", "/work"],
+      ...[
+        "--user",
+        "1000:1001",
+        "--tty",
+        "--interactive",
+        "--",
+        "bash",
+        "-c",
+        "sleep 1000",
+        "zero",
+      ],
+    );
+    assert.deepEqual([code, stdout, stderr], [0, 'Container "flags" created and started.\n', ""]);
+    const { Config, HostConfig } = JSON.parse(await engine.must(["inspect", "flags"]))[0];
+    assert.deepEqual(
+      [HostConfig.Memory, HostConfig.CpuShares, Config.Tty, Config.OpenStdin, Config.Cmd],
+      [268_435_456, 512, true, true, ["bash", "-c", "sleep 1000", "zero"]],
+    );
+    const inside = 'id -u; id -g; pwd; cat hello; echo "$A $B"; echo x > hello';
+    const seen = await engine.docker(["exec", "flags", "bash", "-c", inside]);
+    assert.equal(seen.stdout, "1000\n1001\n/work\nhello\n1 x y=z\n");
+    assert.match(seen.stderr, /Read-only file system/);
+  });
+
   await making(
     0,
     "ADV-CONTAINER-01, S015-AS-006: no mount of a control socket or its folder",

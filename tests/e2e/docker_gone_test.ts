@@ -134,4 +134,29 @@ labTest("Docker goes and comes back while an agent lives", { tools: TOOLS }, asy
     const links = await lab.host.must(["ip", "link"]);
     assert.doesNotMatch(links, /outcall/);
   });
+
+  await t.step("until bridge up no network is made (S002-EC-002, S002-AS-004)", async () => {
+    const create = ["network", "create", "--name", "late"];
+    assert.equal(
+      (await lab.cli(...create)).stderr,
+      'error: bridge is not up — run "outcall bridge up" first\n',
+    );
+    assert.equal((await lab.cli("bridge", "up")).stdout, "Bridge is up.\n");
+    await engine.restart();
+    await eventually(async () => (await lab.cli(...create)).code === 0);
+    await lab.cli("network", "destroy", "--name", "late");
+  });
+
+  await t.step("what Docker brings back after bridge down is filtered again", async () => {
+    await eventually(async () => (await lab.cli("bridge", "down")).code === 0);
+    await stopDocker();
+    await engine.restart();
+    await eventually(async () => (await health()).docker === "ok");
+    assert.match((await lab.cli("bridge", "status")).stdout, /up[^]*active/);
+    const back = await stage.run("back", MANAGED);
+    assert.equal((await back.run(["nc", "-z", "-w", "2", "10.200.0.1", "8080"])).code, 0);
+    const mark = await lab.witness.mark();
+    await back.must(hostile("everything", "1.1.1.1"));
+    assert.deepEqual((await lab.witness.since(mark, { to: "1.1.1.1" })).packets, []);
+  });
 });
