@@ -661,6 +661,7 @@ export class Bridges {
       ports: ports.map(({ name }) => name),
       pins: this.#pins ?? [],
       subnets: this.segments().map(({ subnet }) => subnet),
+      gateways: this.segments().map(({ gateway }) => gateway),
     });
   }
 

@@ -10,7 +10,7 @@
 import { z } from "zod";
 import { interfaceName, ipv4, ipv4Subnet } from "./elements.ts";
 import type { Pin } from "./ports.ts";
-import { type DropPrefix, reportAndDrop, reportedSet } from "./report.ts";
+import { type DropPrefix, reportAndDrop, reportedSet, reportRule } from "./report.ts";
 import type { NftTable } from "./table.ts";
 
 /** The table's family and name, as in `nft list table bridge outcall`. */
@@ -29,12 +29,17 @@ export interface PortState {
   readonly pins: readonly ListedPin[];
   /** The managed networks' subnets, in CIDR form. */
   readonly subnets: readonly string[];
+  /** Their gateways. */
+  readonly gateways: readonly string[];
 }
 
 function mac(text: string): string {
   if (!/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/.test(text)) throw new RangeError(`'${text}' is no MAC`);
   return text;
 }
+
+const ARP_AS_PINNED = "iifname . ether saddr . arp saddr ip @pinned " +
+  "iifname . arp saddr ether . arp saddr ip @pinned";
 
 type Rule = NftTable["chains"][number]["rules"][number];
 
@@ -53,7 +58,7 @@ const REPORTS = [
  * ethertypes) match no accepting rule (decision D27).
  * @throws RangeError when a name, MAC or address is none.
  */
-export function portTable({ ports, pins, subnets }: PortState): NftTable {
+export function portTable({ ports, pins, subnets, gateways }: PortState): NftTable {
   return {
     ...PORT_TABLE,
     sets: [
@@ -85,6 +90,13 @@ export function portTable({ ports, pins, subnets }: PortState): NftTable {
         comment: "managed networks",
         elements: subnets.map((subnet) => [ipv4Subnet(subnet)]),
       },
+      {
+        name: "gateways",
+        type: ["ipv4_addr"],
+        flags: [],
+        comment: "all that agents look for",
+        elements: gateways.map((gateway) => [ipv4(gateway)]),
+      },
       reportedSet(["ifname"]),
     ],
     targets: REPORTS,
@@ -101,12 +113,15 @@ export function portTable({ ports, pins, subnets }: PortState): NftTable {
             verdict: "accept",
             comment: "IPv4 as pinned",
           },
-          {
-            match: "iifname . ether saddr . arp saddr ip @pinned " +
-              "iifname . arp saddr ether . arp saddr ip @pinned",
-            verdict: "accept",
-            comment: "ARP as pinned",
-          },
+          // No packet follows, because isolated ports do not hear the question: this is all that is
+          // ever seen of an attempt to reach another agent of the same network.
+          reportRule(
+            "neighbour",
+            "iifname",
+            `arp operation request ${ARP_AS_PINNED} arp daddr ip @subnets arp daddr ip != @gateways`,
+            "agent looks for a neighbour",
+          ),
+          { match: ARP_AS_PINNED, verdict: "accept", comment: "ARP as pinned" },
           report("not_as_pinned", "iifname @ports", "not as pinned"),
           report("foreign_port", "ip saddr @subnets", "agent address at another port"),
           report(

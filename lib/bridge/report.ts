@@ -5,7 +5,7 @@
  *
  * The rules that send packets there count every one of them; the log is for who and where to.
  */
-import type { NftSet, NftTargetChain } from "./table.ts";
+import type { NftRule, NftSet, NftTargetChain } from "./table.ts";
 
 /**
  * The netfilter log group (NFLOG) that drops are written to; `oc` in ASCII. Groups belong to one
@@ -36,6 +36,7 @@ export type DropPrefix =
   | "spoofed"
   | "ipv6"
   | "outside_denied"
+  | "neighbour"
   | "not_as_pinned"
   | "foreign_port";
 
@@ -60,12 +61,23 @@ export function reportAndDrop(prefix: DropPrefix, source: string | null): NftTar
   return {
     name: prefix,
     rules: [
-      {
-        match: source === null ? ALL_TOGETHER : `update @reported { ${source} ${PER_SOURCE} }`,
-        verdict: `log prefix "${prefix}" group ${DROP_GROUP} snaplen ${COPIED_BYTES}`,
-        comment: "for the decision record",
-      },
+      reportRule(prefix, source, "", "for the decision record"),
       { match: "", verdict: "drop", comment: "and no further" },
     ],
+  };
+}
+
+/** A rule that reports what `match` says, as {@linkcode reportAndDrop} does, and lets it go on. */
+export function reportRule(
+  prefix: DropPrefix,
+  source: string | null,
+  match: string,
+  comment: string,
+): NftRule {
+  const limit = source === null ? ALL_TOGETHER : `update @reported { ${source} ${PER_SOURCE} }`;
+  return {
+    match: `${match} ${limit}`.trim(),
+    verdict: `log prefix "${prefix}" group ${DROP_GROUP} snaplen ${COPIED_BYTES}`,
+    comment,
   };
 }

@@ -64,7 +64,37 @@ function admittingRule(now: readonly ExplainedStep[]): string | null {
   return rule === null ? null : ruleText(rule);
 }
 
-function kernelAdvice({ attempt }: Decision): string[] {
+/** What helps against what the kernel drops, where it is not the way out. */
+function kernelAdvice(decision: Decision): string[] {
+  switch (decision.reason) {
+    case "input_denied":
+      return [
+        "Nothing opens this: of the host agents reach the DNS filter and the proxy on their gateway, and no other address or port.",
+      ];
+    case "agent_to_agent":
+      return ["Nothing opens this: agents do not reach each other, by whatever way."];
+    case "outside_denied":
+      return [
+        "Nothing opens this: nobody outside reaches agents or their gateways. The host itself does.",
+      ];
+    case "spoofed":
+      return [
+        "No rule changes this. Something in the agent writes packets of its own, or has changed its interface: find out what runs there.",
+        "Both need NET_RAW or NET_ADMIN, which outcall container create takes away.",
+      ];
+    case "unpinned":
+      return [
+        "It passes a moment after the agent's start. If it goes on, the daemon's log says why the port stays cut off.",
+      ];
+    case "ipv6":
+    case "foreign_ethertype":
+      return ["Nothing opens this: managed networks carry IPv4 alone, without VLAN tags."];
+    default:
+      return wayOutAdvice(decision);
+  }
+}
+
+function wayOutAdvice({ attempt }: Decision): string[] {
   const { port, protocol } = attempt;
   const advice = [
     "The packet went past the DNS filter and the proxy; no rule that goes through the proxy can let it pass.",

@@ -92,6 +92,25 @@ Deno.test("the reason of a drop at a port is told from the frame", () => {
   }
 });
 
+/** A question by ARP for an address. */
+function arpFor(target: string): Uint8Array {
+  const bytes = new Uint8Array(28);
+  bytes.set([0, 1, 8, 0, 6, 4, 0, 1]);
+  bytes.set(Ip.parse(PIN.address)?.bytes ?? [], 14);
+  bytes.set(Ip.parse(target)?.bytes ?? [], 24);
+  return bytes;
+}
+
+Deno.test("T-2: whoever looks for a neighbour wants to reach it; who announces itself does not", () => {
+  const asking = { ...AT_PORT, prefix: "neighbour", etherType: 0x0806 };
+  const drop = attribute({ ...asking, payload: arpFor("10.200.255.3") }, OWN);
+  deepEqual([drop?.reason, drop?.source, drop?.attempt], ["agent_to_agent", PIN.address, {
+    address: "10.200.255.3",
+    protocol: "arp",
+  }]);
+  equal(attribute({ ...asking, payload: arpFor(PIN.address) }, OWN), null);
+});
+
 Deno.test("what comes from outside is nobody's of ours, whatever address it has", () => {
   const drop = attribute({ ...BEHIND_BRIDGE, prefix: "outside_denied" }, OWN);
   deepEqual([drop?.pin, drop?.sender, drop?.source], [null, "outside", PIN.address]);

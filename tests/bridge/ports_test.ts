@@ -98,7 +98,12 @@ Deno.test("no two ports are ever pinned to one MAC or address, and earlier pins 
 
 Deno.test("portTable() lets nothing into the text that is not a name, MAC, address or subnet", () => {
   const good = { port: "veth1", mac: "02:42:0a:c8:00:02", address: "10.200.0.2" };
-  const state = { ports: ["veth1"], pins: [good], subnets: ["10.200.0.0/24"] };
+  const state = {
+    ports: ["veth1"],
+    pins: [good],
+    subnets: ["10.200.0.0/24"],
+    gateways: ["10.200.0.1"],
+  };
   match(renderUpdate(portTable(state)), /"veth1" \. 02:42:0a:c8:00:02 \. 10\.200\.0\.2\n/);
   const bad = [
     { ...state, ports: ['x" accept'] },
@@ -107,6 +112,7 @@ Deno.test("portTable() lets nothing into the text that is not a name, MAC, addre
     { ...state, pins: [{ ...good, mac: "02:42:0a:c8:00:02 . 1.2.3.4" }] },
     { ...state, pins: [{ ...good, address: "10.200.0.0/24" }] },
     { ...state, subnets: ["10.200.0.1"] },
+    { ...state, gateways: ["10.200.0.1/24"] },
   ];
   for (const one of bad) throws(() => renderUpdate(portTable(one)), RangeError);
 });

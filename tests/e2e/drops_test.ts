@@ -1,6 +1,7 @@
 /** What the kernel drops becomes decision records (D28), seen by packets and by the operator. */
 import assert from "node:assert/strict";
 import { eventually } from "../eventually.ts";
+import { DEFAULT_PLACE } from "../lab/agent.ts";
 import { type RecordedDecision, recordedDecisions } from "../lab/decisions.ts";
 import { EXAMPLE_ADDRESS } from "../lab/internet/world.ts";
 import { HOST_ADDRESS, Lab } from "../lab/lab.ts";
@@ -128,6 +129,18 @@ labTest("D28: ping, IPv6, a foreign address and foreign frames each give a recor
     const host = await recorded(lab, ofAgent("input_denied"));
     assert.deepEqual(host.attempt, { address: HOST_ADDRESS, protocol: "icmp" });
   });
+
+  await t.step(
+    "another agent of the same network, which the port's isolation hides (T-2)",
+    async () => {
+      await using neighbour = await lab.agent({ ...DEFAULT_PLACE, address: "10.200.255.11/24" });
+      const listening = neighbour.spawn(["nc", "-lkv", "8000"]);
+      await listening.line("stderr", (line) => line.startsWith("Listening"));
+      assert.notEqual((await agent.run(["nc", "-z", "-w1", "10.200.255.11", "8000"])).code, 0);
+      const record = await recorded(lab, ofAgent("agent_to_agent"));
+      assert.deepEqual(record.attempt, { address: "10.200.255.11", protocol: "arp" });
+    },
+  );
 
   await t.step("IPv6 (D27)", async () => {
     await agent.must(["sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=0"]);

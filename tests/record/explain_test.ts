@@ -293,6 +293,18 @@ Deno.test("reasons that no rule answers get the right advice, and no rule", () =
   );
   const toResolver = { address: "8.8.8.8", port: 53, protocol: "udp" };
   assert.match(advice({ layer: "kernel", attempt: toResolver }), /gateway as the only resolver/);
+  for (
+    const [reason, expected] of [
+      ["forward_denied", /outcall grants/],
+      ["input_denied", /^Nothing opens this: of the host/],
+      ["agent_to_agent", /^Nothing opens this: agents/],
+      ["outside_denied", /^Nothing opens this: nobody outside/],
+      ["spoofed", /NET_RAW/],
+      ["unpinned", /a moment after the agent's start/],
+      ["ipv6", /IPv4 alone/],
+      ["foreign_ethertype", /IPv4 alone/],
+    ] as const
+  ) assert.match(advice({ layer: "kernel", attempt: packet, reason }), expected);
   assert.match(
     advice({ layer: "connect", attempt: { host: "10.0.0.7", port: 443, method: "CONNECT" } }),
     /not public/,

@@ -67,6 +67,7 @@ function isPrefix(text: string): text is DropPrefix {
 const REASONS_OF_PREFIX: ReadonlyMap<string, Reason | null> = new Map<DropPrefix, Reason | null>([
   ["forward_denied", "forward_denied"],
   ["agent_to_agent", "agent_to_agent"],
+  ["neighbour", "agent_to_agent"],
   ["input_denied", "input_denied"],
   ["spoofed", "spoofed"],
   ["ipv6", "ipv6"],
@@ -116,6 +117,8 @@ export function attribute(packet: LoggedPacket, attributors: Attributors): Drop 
   const reason = REASONS_OF_PREFIX.get(prefix) ?? portReason(packet, head, pin);
   if (reason === null) return null;
   if (reason === "ipv6" && head !== null && isIpv6Housekeeping(head)) return null;
+  // An interface that announces itself asks for its own address (RFC 5227 §3).
+  if (prefix === "neighbour" && head?.destination.text === pin?.address) return null;
   const claimed = head?.source.text ?? packet.mac ?? "";
   const attempt = attemptOf(head, packet);
   return {
