@@ -45,6 +45,7 @@ import type {
   NetworkCreateResult,
   NetworkStatus,
   ProxyStatus,
+  PullProgress,
   ReloadResult,
   RuleDetail,
   RuleSummary,
@@ -353,7 +354,7 @@ export class HostClient {
   /** Pulls an image, however long it takes, as long as the daemon gives signs of life. */
   async pullImage(
     image: string,
-    onProgress: (line: string) => void,
+    onProgress: (progress: PullProgress) => void,
   ): Promise<{ readonly image: string; readonly pulled: boolean }> {
     const response = await this.#send({
       method: "POST",
@@ -544,12 +545,13 @@ function withQuery(path: string, query: Call["query"] = {}): string {
   return parameters.size === 0 ? path : `${path}?${parameters}`;
 }
 
-function progressIn(line: string): string | null {
+function progressIn(line: string): PullProgress | null {
   if (line === "") return null;
   try {
-    const json: unknown = JSON.parse(line);
-    const progress: unknown = json instanceof Object ? Reflect.get(json, "progress") : null;
-    return typeof progress === "string" ? progress : null;
+    const read = replies.pullProgress.safeParse(JSON.parse(line));
+    if (!read.success) return null;
+    const { progress: text, ...figures } = read.data;
+    return { text, ...figures };
   } catch {
     return null;
   }

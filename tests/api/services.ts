@@ -434,9 +434,10 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
       },
       pull: async (image, onProgress) => {
         calls.push(["container.pull", image]);
-        onProgress("pulling layer 1");
+        const layers = { layers: 2, bytes_total: 20_000_000 };
+        onProgress({ text: "pulling layer 1", ...layers, layers_done: 0, bytes: 5_000_000 });
         await Promise.resolve();
-        onProgress("pulling layer 2");
+        onProgress({ text: "pulling layer 2", ...layers, layers_done: 1, bytes: 15_000_000 });
         if (image === "missing") {
           throw new OutcallError(
             404,
