@@ -31,7 +31,11 @@ export interface MetricSources {
   readonly repairs: () => number;
   readonly drops: () => DropStats;
   readonly firewall: () => Promise<readonly FirewallCounter[]>;
-  readonly history: () => { readonly written: number; readonly lost: number };
+  readonly history: () => {
+    readonly written: number;
+    readonly merged: number;
+    readonly lost: number;
+  };
   readonly streams: () => { readonly readers: number; readonly lost: number };
   /** Rule requests that wait for an operator. */
   readonly pendingRequests: () => number;
@@ -216,8 +220,9 @@ export class Metrics {
       "Versions of decision records by whether the history kept them.",
       ["result"],
       (add) => {
-        const { written, lost } = history();
+        const { written, merged, lost } = history();
         add({ result: "written" }, written);
+        add({ result: "merged" }, merged);
         add({ result: "lost" }, lost);
       },
     );
