@@ -164,6 +164,83 @@ Deno.test("a rule request is stored before it is acknowledged, and its id is all
     }
   }));
 
+Deno.test("an evaluation beyond its time is a denial with HTTP 200, and it is recorded (S004-FR-015, S004-EC-007, S004-AS-011)", () =>
+  withAgentApi({ rules: RULES, rates: RATES, timeoutMs: -1 }, async ({ path, decisions }) => {
+    const ask = await asker(path);
+    const { status, text } = await ask({
+      action_type: "network_call",
+      target: "https://api.openai.com/",
+    });
+    equal(status, 200);
+    match(text, /"allowed":false.*"reason":"evaluation timeout"/);
+    deepEqual(decisions.recent().map(({ verdict, reason }) => [verdict, reason]), [
+      ["block", "limit"],
+    ]);
+  }));
+
+Deno.test("the 4097th agent gets no session, and the others keep theirs (ADV-AGENT-18)", async () => {
+  let caller = 0;
+  await withAgentApi(
+    { rules: RULES, rates: RATES, nextCaller: () => caller },
+    async ({ path }) => {
+      const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+      const checkIn = (): Promise<number> =>
+        new Promise((resolve, reject) => {
+          const options = { socketPath: path, path: "/v1/checkin", method: "POST", agent };
+          request(options, (response) => {
+            response.resume().on("end", () => resolve(response.statusCode ?? 0));
+          }).on("error", reject).end();
+        });
+      for (caller = 1; caller <= 4096; caller++) equal(await checkIn(), 200);
+      equal(await checkIn(), 503);
+      caller = 4096;
+      equal(await checkIn(), 200);
+      agent.destroy();
+    },
+  );
+});
+
+Deno.test("replies have the fields that are listed, and no others (S004-SC-004)", () =>
+  served(async ({ path }) => {
+    const headers = { ...JSON_TYPE, Authorization: `Bearer ${await token(path)}` };
+    const rule_file = 'version: "1"\nrules: [{ id: r, action: allow, condition: "false" }]\n';
+    const fields = async (
+      method: string,
+      url: string,
+      body?: object,
+    ): Promise<readonly [number, string]> => {
+      const sent = body === undefined ? { headers } : { headers, body: JSON.stringify(body) };
+      const { status, json } = await send(path, method, url, sent);
+      ok(json instanceof Object);
+      return [status, Object.keys(json).join(" ")];
+    };
+    const check = { action_type: "tool_exec", target: "ls" };
+    const request = "ok id status reason edited expires_at";
+    const made = await send(path, "POST", "/v1/requests/rules", {
+      headers,
+      body: JSON.stringify({ rule_file }),
+    });
+    const id = /rr-[0-9a-f]{12}/.exec(made.text)?.[0] ?? "";
+    deepEqual(
+      [
+        await fields("POST", "/v1/checkin", {}),
+        await fields("POST", "/v1/permissions/check", check),
+        await fields("GET", `/v1/requests/rules/${id}`),
+        await fields("POST", "/v1/requests/rules", { rule_file }),
+        await fields("GET", "/v1/whoami"),
+        await fields("GET", "/v1/requests/rules/rr-000000000000"),
+      ],
+      [
+        [200, "ok container_id session_token context_keys"],
+        [200, "ok allowed decision matched_rule reason"],
+        [200, request],
+        [200, request],
+        [200, "ok name container_id address network limits how_to_ask"],
+        [404, "ok error code"],
+      ],
+    );
+  }));
+
 Deno.test("one connection serves many checks", () =>
   served(async ({ path }) => {
     const agent = new Agent({ keepAlive: true, maxSockets: 1 });

@@ -10,11 +10,23 @@ import { openDatabase } from "../../lib/store/database.ts";
 
 const CONTAINER = "a".repeat(64);
 
+/** The container and the address of agent `n`. */
+function whereIs(n: number): { readonly containerId: string; readonly address: string } {
+  return n === 0 ? { containerId: CONTAINER, address: "10.200.0.2" } : {
+    containerId: n.toString(16).padStart(64, "0"),
+    address: `10.201.${n >> 8}.${n & 255}`,
+  };
+}
+
 /** What a served API is made with. */
 export interface ServedOptions {
   /** The only rule file. */
   readonly rules: string;
   readonly rates: AgentRates;
+  /** Evaluations that take longer are denied; absent: 5 s. */
+  readonly timeoutMs?: number;
+  /** The number of the agent that asks next; absent: it is always the first one. */
+  readonly nextCaller?: () => number;
 }
 
 /** A running API. */
@@ -23,9 +35,9 @@ export interface Served {
   readonly decisions: DecisionLog;
 }
 
-/** Serves every caller as the agent `worker`, for as long as `test` runs. */
+/** Serves every caller as an agent called `worker`, for as long as `test` runs. */
 export async function withAgentApi(
-  { rules, rates }: ServedOptions,
+  { rules, rates, timeoutMs = 5_000, nextCaller = (): number => 0 }: ServedOptions,
   test: (served: Served) => Promise<void>,
 ): Promise<void> {
   const directory = Deno.makeTempDirSync({ prefix: "outcall-agent-" });
@@ -40,15 +52,20 @@ export async function withAgentApi(
     rulesDir,
     policy,
   });
+  const containers = new Map<string, string>();
   const app = agentApp({
-    callerOf: () => ({ containerId: CONTAINER, addresses: ["10.200.0.2"], namespaceId: null }),
+    callerOf: () => {
+      const { containerId, address } = whereIs(nextCaller());
+      containers.set(address, containerId);
+      return { containerId, addresses: [address], namespaceId: null };
+    },
     identity: new AgentIdentity({
       segments: () => [],
       namespaceAgent: () => undefined,
       agents: {
         identify: (address) => ({
           name: "worker",
-          containerId: CONTAINER,
+          containerId: containers.get(address) ?? "",
           address,
           network: "outcall-agent-net",
         }),
@@ -59,7 +76,7 @@ export async function withAgentApi(
       ask: (request, agent) => policy.ask(request, agent),
       judge: policy.judge,
       decisions,
-      timeoutMs: 5_000,
+      timeoutMs,
     },
     requests,
   });

@@ -1,0 +1,191 @@
+/** The shim as a process of its own, before a daemon that answers, hangs, or goes. */
+import { deepEqual, equal, match, ok, rejects } from "node:assert/strict";
+import { eventually } from "../eventually.ts";
+
+const TOKEN = `tok-${"0".repeat(32)}`;
+const CHECKED_IN = { ok: true, session_token: TOKEN, container_id: null };
+const ALLOWED = { ok: true, allowed: true, decision: "d", matched_rule: null, reason: null };
+
+/** What becomes of a request: an answer, silence, or the end of the connection. */
+type Reaction = object | "silence" | "end";
+
+interface World {
+  readonly folder: string;
+  /** Requests so far, by their first lines. */
+  readonly asked: readonly string[];
+  /** Takes the daemon away: its connections, and its socket. */
+  readonly goAway: () => void;
+  start(args: readonly string[], env?: Record<string, string>): Deno.ChildProcess;
+}
+
+/** A daemon that checks everybody in and reacts to the rest. */
+async function withDaemon(
+  react: (line: string) => Reaction,
+  test: (world: World) => Promise<void>,
+): Promise<void> {
+  const folder = Deno.makeTempDirSync({ prefix: "outcall-shim-" });
+  const path = `${folder}/agent.sock`;
+  const listener = Deno.listen({ transport: "unix", path });
+  const connections = new Set<Deno.Conn>();
+  const asked: string[] = [];
+  const serve = async (conn: Deno.Conn): Promise<void> => {
+    connections.add(conn);
+    const buffer = new Uint8Array(65_536);
+    for (;;) {
+      const count = await conn.read(buffer).catch(() => null);
+      if (count === null) break;
+      const line = new TextDecoder().decode(buffer.subarray(0, count)).split("\r\n")[0] ?? "";
+      asked.push(line);
+      const reaction = line.includes("/v1/checkin") ? CHECKED_IN : react(line);
+      if (reaction === "end") break;
+      if (reaction === "silence") continue;
+      const body = JSON.stringify(reaction);
+      const status = "error" in reaction ? "403 Forbidden" : "200 OK";
+      const head = `HTTP/1.1 ${status}\r\nContent-Length: ${body.length}\r\n\r\n`;
+      await conn.write(new TextEncoder().encode(head + body)).catch(() => {});
+    }
+    close(conn);
+  };
+  const close = (conn: Deno.Conn): void => {
+    if (connections.delete(conn)) conn.close();
+  };
+  let isListening = true;
+  const goAway = (): void => {
+    if (isListening) listener.close();
+    isListening = false;
+    for (const conn of connections) close(conn);
+  };
+  const accepting = (async (): Promise<void> => {
+    for await (const conn of listener) void serve(conn);
+  })();
+  const start = (args: readonly string[], env: Record<string, string> = {}): Deno.ChildProcess =>
+    new Deno.Command(Deno.execPath(), {
+      args: [
+        ...["run", "-qA", "--no-config", "--no-remote", "--no-npm"],
+        ...[new URL("../bench/shim_at.ts", import.meta.url).pathname, path, ...args],
+      ],
+      env,
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+  try {
+    await test({ folder, asked, goAway, start });
+  } finally {
+    goAway();
+    await accepting;
+    Deno.removeSync(folder, { recursive: true });
+  }
+}
+
+async function ended(
+  child: Deno.ChildProcess,
+): Promise<{ readonly code: number; readonly stdout: string; readonly stderr: string }> {
+  const { code, stdout, stderr } = await child.output();
+  const decoder = new TextDecoder();
+  return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+}
+
+const isVerdict = (line: string): boolean => line.includes("/v1/permissions/check");
+
+Deno.test("a timeout that is none is refused before anything is asked (S005-EC-004, S005-FR-014)", () =>
+  withDaemon(() => ALLOWED, async ({ start, asked, folder }) => {
+    for (const seconds of ["0", "301", "1.5", "ten", "", "-1"]) {
+      const args = ["exec", "touch", `${folder}/ran`];
+      const { code, stderr } = await ended(start(args, { OUTCALL_TIMEOUT_SECS: seconds }));
+      equal(code, 5, seconds);
+      match(stderr, /OUTCALL_TIMEOUT_SECS must be a whole number from 1 to 300/);
+    }
+    deepEqual(asked, []);
+  }));
+
+Deno.test("no verdict in time, or a connection that ends: nothing runs, exit 5 (S005-EC-003, S005-AS-008, S004-EC-002, S004-AS-005)", async () => {
+  for (const reaction of ["silence", "end"] as const) {
+    await withDaemon(() => reaction, async ({ start, folder }) => {
+      const args = ["exec", "touch", `${folder}/ran`];
+      const { code, stderr } = await ended(start(args, { OUTCALL_TIMEOUT_SECS: "1" }));
+      equal(code, 5);
+      match(stderr, /no verdict from outcalld: exiting \(fail closed\)/);
+      await rejects(Deno.stat(`${folder}/ran`), Deno.errors.NotFound);
+    });
+  }
+});
+
+Deno.test("who is refused at the door runs nothing, exit 5 (S005-EC-007)", () =>
+  withDaemon(
+    () => ({ ok: false, error: "no", code: "peer.forbidden" }),
+    async ({ start, folder }) => {
+      equal((await ended(start(["exec", "touch", `${folder}/ran`]))).code, 5);
+      await rejects(Deno.stat(`${folder}/ran`), Deno.errors.NotFound);
+    },
+  ));
+
+Deno.test("a SIGTERM while the verdict is awaited starts nothing (S005-EC-012, S005-AS-009, S005-FR-020)", async () => {
+  await withDaemon(
+    (line) => isVerdict(line) ? "silence" : ALLOWED,
+    async ({ start, asked, folder }) => {
+      const child = start(["exec", "touch", `${folder}/ran`], { OUTCALL_TIMEOUT_SECS: "1" });
+      await eventually(() => asked.some(isVerdict));
+      child.kill("SIGTERM");
+      const { code } = await ended(child);
+      ok(code === 5 || code === 143, `${code}`);
+      await rejects(Deno.stat(`${folder}/ran`), Deno.errors.NotFound);
+    },
+  );
+});
+
+Deno.test("a daemon that is lost takes the program with it: killed, reaped, exit 5 (S005-AS-007, S005-EC-002, S005-SC-004, S005-FR-012)", () =>
+  withDaemon(() => ALLOWED, async ({ start, goAway, folder }) => {
+    const script = `echo $$ > ${folder}/pid; trap "" TERM; exec sleep 600`;
+    const child = start(["exec", "sh", "-c", script]);
+    const pid = (): Promise<string> => Deno.readTextFile(`${folder}/pid`).catch(() => "");
+    await eventually(async () => /^\d+\n$/.test(await pid()));
+    goAway();
+    const { code, stderr } = await ended(child);
+    equal(code, 5);
+    match(stderr, /no verdict from outcalld/);
+    await rejects(Deno.stat(`/proc/${(await pid()).trim()}`), Deno.errors.NotFound);
+  }));
+
+Deno.test("a program's own streams and exit code are passed on, and nothing is added (S005-FR-008, S005-FR-016, S005-EC-011)", () =>
+  withDaemon(() => ALLOWED, async ({ start }) => {
+    const echo = 'printf "%s|" "$@"; echo err >&2; exit 9';
+    const { code, stdout, stderr } = await ended(
+      start(["exec", "sh", "-c", echo, "x", "a b", "$HOME", "", "--help"]),
+    );
+    deepEqual({ code, stdout, stderr }, { code: 9, stdout: "a b|$HOME||--help|", stderr: "err\n" });
+    const missing = await ended(start(["exec", "/nonexistent/program"]));
+    equal(missing.code, 1);
+    match(missing.stderr, /cannot run \/nonexistent\/program/);
+  }));
+
+Deno.test("several at once each check in and get their own verdict (S005-EC-006)", () =>
+  withDaemon(() => ALLOWED, async ({ start, asked }) => {
+    const ran = await Promise.all(
+      Array.from({ length: 6 }, (_, i) => ended(start(["exec", "echo", `${i}`]))),
+    );
+    deepEqual(ran.map(({ stdout }) => stdout), ["0\n", "1\n", "2\n", "3\n", "4\n", "5\n"]);
+    equal(asked.filter((line) => line.includes("/v1/checkin")).length, 6);
+    equal(asked.filter(isVerdict).length, 6);
+  }));
+
+Deno.test("probes ask and do nothing else (S005-FR-010, S005-EC-010, S005-AS-005, S005-AS-006)", () =>
+  withDaemon(() => ALLOWED, async ({ start, folder }) => {
+    for (
+      const args of [
+        ["write", `${folder}/written`],
+        ["fetch", `http://127.0.0.1:1/`],
+        ["check", "tool", "touch", `${folder}/written`],
+        ["check", "shell", "touch", `${folder}/written`],
+      ]
+    ) equal((await ended(start(args))).code, 0, args.join(" "));
+    await rejects(Deno.stat(`${folder}/written`), Deno.errors.NotFound);
+  }));
+
+Deno.test("help and version need no daemon (S005-FR-002)", () =>
+  withDaemon(() => "end", async ({ start, goAway }) => {
+    goAway();
+    for (const args of [["--help"], ["--version"], ["help", "agents"]]) {
+      equal((await ended(start(args))).code, 0);
+    }
+  }));
