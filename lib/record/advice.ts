@@ -9,11 +9,13 @@ import type { ExplainedStep } from "../rules/explain.ts";
 import { attemptText } from "../rules/words.ts";
 
 /** What a reason means, in a clause. */
-const MEANINGS: Readonly<Partial<Record<Reason, string>>> = {
+const MEANINGS: Readonly<Record<Reason, string>> = {
   rule: "a rule decided",
   rule_error: "a block rule could not be evaluated, which blocks",
   default: "no rule allows it",
   port: "a rule allows the host, but not this port",
+  observed: "no rule allows it; it passed because the agent is observed",
+  proxy_only: "the rule that decides admits the proxy alone",
   unknown_source: "the source is no agent: it is outside every managed network",
   restricted_address: "the name leads to an address that is not public",
   local_address: "the destination is this host, or another agent",
@@ -25,6 +27,9 @@ const MEANINGS: Readonly<Partial<Record<Reason, string>>> = {
   query_rate: "the agent's queries come faster than they may",
   name_rate: "too many new names under one rule within a minute",
   name_shape: "the name looks like data in disguise",
+  grant_limit: "so much is open to the agent in the kernel that nothing more can be",
+  grant_failed: "the kernel did not open what the rules allow",
+  zero_ttl: "an answer that must not be kept for a second opens nothing",
   internal_error: "the daemon failed, and what cannot be judged is blocked",
   upstream_failed: "the destination, or the resolver, did not answer properly",
   forward_denied: "packets past the DNS filter and the proxy go nowhere",
@@ -40,7 +45,7 @@ const MEANINGS: Readonly<Partial<Record<Reason, string>>> = {
 
 /** What a reason means, in a clause. */
 export function meaningOf(reason: Reason): string {
-  return MEANINGS[reason] ?? reason;
+  return MEANINGS[reason];
 }
 
 /** What the advice is given on. */
@@ -111,7 +116,7 @@ function wayOutAdvice({ attempt }: Decision): string[] {
   return [
     ...advice,
     "HTTP and HTTPS: have the agent use the proxy (HTTP_PROXY and HTTPS_PROXY), and allow the host by a rule.",
-    "Other protocols, for a time: outcall grants allow --agent <name> --to <address>:<port>. Addresses of this host and of other agents are never opened.",
+    "Other protocols: a rule with egress { mode: direct_ip } for the name that the agent looks up; or for a time: outcall grants allow --agent <name> --to <address>:<port>. Addresses of this host and of other agents are never opened.",
   ];
 }
 
@@ -157,6 +162,19 @@ export function adviceFor(circumstances: Circumstances): readonly string[] {
         }, best with network.ip.inCidr(…) in its condition.`,
         "If it is not, somebody points the name at your network: leave it blocked.",
       ];
+    case "observed":
+      return [];
+    case "proxy_only":
+      return [
+        `Have the agent use the proxy. What cannot: egress { mode: direct_ip } on ${
+          decision.rule === null ? "the rule that allows it" : ruleText(decision.rule)
+        }.`,
+      ];
+    case "grant_limit":
+    case "grant_failed":
+      return [`No rule changes this: the daemon's log says more about ${decision.id}.`];
+    case "zero_ttl":
+      return ["No rule changes this: the name's owner wants no answer kept. Use the proxy for it."];
     case "local_address":
       return ["Nothing opens this: agents reach neither the host nor each other."];
     case "sni_missing":

@@ -78,7 +78,8 @@ export function explainDecision(
   const now = rules === "changed" || rules === "forgotten"
     ? { generation: current.generation, steps: explainEach(current, steps) }
     : null;
-  const isRuleQuestion = decision.verdict === "block" && BY_RULES.has(decision.reason);
+  const isRuleQuestion = decision.reason === "observed" ||
+    (decision.verdict === "block" && BY_RULES.has(decision.reason));
   const proposals = isRuleQuestion ? propose(current, decision, recorded) : [];
   return {
     decision,

@@ -116,7 +116,6 @@ const REFUSED = "it was refused, and not observed";
 function exclusion(decision: Decision, includeBlocked: boolean): string | null {
   if (decision.reason === "observed") return null;
   if (decision.reason === "default" || decision.reason === "port") {
-    if (decision.layer === "kernel") return "it went past the proxy";
     return includeBlocked ? null : REFUSED;
   }
   return meaningOf(decision.reason);
@@ -152,6 +151,8 @@ class Attempts {
     const text = attemptText(decision);
     const count = decision.count ?? 1;
     if (subject === null) return this.leave(text, count, "the record does not say enough");
+    // Observation opens nothing past the proxy, and neither does what is written from it.
+    if (subject.kind === "direct") return this.leave(text, count, "it went past the proxy");
     const key = keyOf(subject);
     const kind = this.kinds.get(key);
     if (kind !== undefined) {
@@ -371,6 +372,8 @@ function requestOf(agent: string, subject: Subject): RequestSpec | null {
   switch (subject.kind) {
     case "lookup":
       return { dns: subject.host, record_type: subject.recordType, agent };
+    case "direct":
+      return null;
     case "tunnel":
       return { connect: `${bracketed(subject.host)}:${subject.port}`, agent };
     case "tool":

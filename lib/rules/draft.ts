@@ -9,6 +9,8 @@ export interface Draft {
   readonly clauses: readonly string[];
   /** `egress.ports`; absent: what the layers' defaults and the clauses say. */
   readonly ports?: readonly number[];
+  /** `egress.mode: direct_ip`. */
+  readonly isDirect?: boolean;
 }
 
 /** Longest condition on one line. */
@@ -66,13 +68,17 @@ function conditionLines(clauses: readonly string[]): string[] {
 }
 
 /** The rule as an item of `rules:`. */
-export function draftText({ id, description, clauses, ports }: Draft): string {
+export function draftText({ id, description, clauses, ports, isDirect }: Draft): string {
+  const egress = [
+    ...(isDirect === true ? ["mode: direct_ip"] : []),
+    ...(ports === undefined ? [] : [`ports: [${ports.join(", ")}]`]),
+  ];
   return [
     `  - id: ${id}`,
     `    description: ${literal(description)}`,
     ...conditionLines(clauses),
     "    action: allow",
-    ...(ports === undefined ? [] : [`    egress: { ports: [${ports.join(", ")}] }`]),
+    ...(egress.length === 0 ? [] : [`    egress: { ${egress.join(", ")} }`]),
   ].join("\n");
 }
 

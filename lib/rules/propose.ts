@@ -66,6 +66,7 @@ interface Shape {
   readonly named: readonly string[];
   readonly clauses: readonly string[];
   readonly ports?: readonly number[];
+  readonly isDirect?: boolean;
   readonly opens: readonly string[];
 }
 
@@ -183,6 +184,23 @@ function shapesOf(subject: Subject): Shape[] {
           `look-ups of ${host}`,
         ],
       }, ...wideShapes(host, 443)];
+    }
+    case "direct": {
+      const { host, port, protocol } = subject;
+      return [{
+        width: "request",
+        named: ["direct", host, String(port)],
+        isDirect: true,
+        clauses: [
+          `network.hostname == ${literal(host)}`,
+          `network.port == ${port}`,
+          `network.protocol == ${literal(protocol)}`,
+        ],
+        opens: [
+          `${protocol} port ${port} of the addresses that ${host} resolves to, past the proxy: nobody sees what is sent`,
+          `look-ups of ${host}`,
+        ],
+      }];
     }
     case "tool":
       return [{
@@ -317,9 +335,10 @@ export function propose(
       id,
       description: `the ${
         subject.kind === "lookup" && width === "request" ? "look-up" : width
-      } that ${agent === "" ? "an agent without a name" : agent} was refused`,
+      } that ${agent === "" ? "an agent without a name" : agent} asked for`,
       clauses: [`agent.name == ${literal(agent)}`, ...shape.clauses],
       ...(shape.ports === undefined ? {} : { ports: shape.ports }),
+      ...(shape.isDirect === undefined ? {} : { isDirect: shape.isDirect }),
     };
     const rule = compiled(draft);
     if (rule === null) return [];

@@ -4,7 +4,7 @@
  */
 import { Ip } from "../net/ip.ts";
 import { type RecordedAttempt, recordedFacts } from "./diff.ts";
-import { dnsSteps, type Step, stepsOf } from "./request.ts";
+import { dnsSteps, grantFacts, type Step, stepsOf } from "./request.ts";
 
 /** Ports of the two schemes: an agent's question does not say which one it was about. */
 const HTTPS_PORT = 443;
@@ -22,6 +22,13 @@ export type Subject =
     readonly method: string;
     readonly path: string;
   }
+  /** Past the proxy, to an address that DNS told. */
+  | {
+    readonly kind: "direct";
+    readonly host: string;
+    readonly port: number;
+    readonly protocol: "tcp" | "udp";
+  }
   | { readonly kind: "tool"; readonly tool: string }
   | { readonly kind: "file"; readonly path: string };
 
@@ -34,7 +41,12 @@ export function subjectOf({ layer, agent, attempt }: RecordedAttempt): Subject |
     if (tool !== undefined) return { kind: "tool", tool };
     return path === undefined ? null : { kind: "file", path };
   }
-  if (layer === "dns" || layer === "grant") {
+  if (layer === "grant") {
+    const { protocol } = attempt;
+    if (port === undefined || (protocol !== "tcp" && protocol !== "udp")) return null;
+    return { kind: "direct", host, port, protocol };
+  }
+  if (layer === "dns") {
     return recordType === undefined ? null : { kind: "lookup", host, recordType };
   }
   if (port === undefined) return null;
@@ -71,6 +83,12 @@ export function walkOf(record: RecordedAttempt): readonly Step[] {
   const { host } = subject;
   if (!isHost(host)) return [];
   if (subject.kind === "lookup") return dnsSteps(host, subject.recordType, agent);
+  if (subject.kind === "direct") {
+    const { port, protocol } = subject;
+    const connection = { host, port, protocol, agentName: agent.name ?? "" };
+    const grant = grantFacts({ ...connection, ip: record.attempt.address });
+    return [...dnsSteps(host, "A", agent), { layer: "grant", facts: grant }];
+  }
   const layers = layersOf(subject, record);
   const { ip: _ip, ...network } = facts.network ?? {};
   const { path: _path, ...http } = facts.http ?? {};

@@ -291,6 +291,7 @@ Deno.test("reasons that no rule answers get the right advice, and no rule", () =
     advice({ layer: "kernel", attempt: packet }),
     /past the DNS filter .*outcall grants/,
   );
+  assert.match(advice({ layer: "grant", reason: "proxy_only" }), /mode: direct_ip/);
   const toResolver = { address: "8.8.8.8", port: 53, protocol: "udp" };
   assert.match(advice({ layer: "kernel", attempt: toResolver }), /gateway as the only resolver/);
   for (
@@ -309,6 +310,34 @@ Deno.test("reasons that no rule answers get the right advice, and no rule", () =
     advice({ layer: "connect", attempt: { host: "10.0.0.7", port: 443, method: "CONNECT" } }),
     /not public/,
   );
+});
+
+Deno.test("what was to be opened in the kernel is judged, and proposed, as that", () => {
+  const policy = policyOf({
+    condition: 'network.hostname == "db.org" && network.port == 5432 && agent.name == "x"',
+    egress: { mode: "direct_ip" },
+  });
+  const decision = record({
+    layer: "grant",
+    attempt: { host: "db.org", address: "93.184.216.34", port: 5432, protocol: "tcp" },
+  });
+  const { then, proposals } = explained(policy, decision);
+  assert.deepEqual(then?.steps.map(({ layer }) => layer), ["dns", "grant"]);
+  const [only] = proposals;
+  const opened = walkOf(decision).map(({ layer, facts }) =>
+    decide(pasted([], only?.rule ?? ""), layer, facts)
+  );
+  assert.deepEqual(opened.map(({ allowed, egress }) => [allowed, egress?.mode]), [
+    [true, "direct_ip"],
+    [true, "direct_ip"],
+  ]);
+});
+
+Deno.test("what passed because the agent was observed gets the rules that would allow it", () => {
+  const decision = connect("a.org", 443, { verdict: "allow", reason: "observed" });
+  const { proposals, advice } = explained(policyOf(), decision);
+  assert.deepEqual(proposals.map(({ width }) => width), ["request", "host", "domain"]);
+  assert.deepEqual(advice, []);
 });
 
 Deno.test("what records leave out is said to have made the difference", () => {

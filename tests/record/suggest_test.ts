@@ -153,7 +153,7 @@ Deno.test("what rules allow or block, other agents, and other failures are no pa
       layer: "kernel",
       attempt: { address: "1.2.3.4", port: 25, protocol: "tcp" },
       verdict: "block",
-      reason: "default",
+      reason: "forward_denied",
     }),
   ], policy);
   assert.deepEqual(conditions(suggestion), [
@@ -162,7 +162,7 @@ Deno.test("what rules allow or block, other agents, and other failures are no pa
   assert.deepEqual(
     suggestion.notCovered.map(({ attempt, why }) => `${attempt}: ${why}`).sort(),
     [
-      "1.2.3.4:25 by worker: it went past the proxy",
+      "1.2.3.4:25 by worker: packets past the DNS filter and the proxy go nowhere",
       "CONNECT 93.184.216.34:443 by worker: a block rule, or a restriction of addresses, comes first",
       "CONNECT p.org:443 by worker: the name leads to an address that is not public",
       "CONNECT s.org:443 by worker: the agent's TLS names another server than the CONNECT",
