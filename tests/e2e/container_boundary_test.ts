@@ -286,7 +286,7 @@ labTest("the boundary around agent containers", { tools: TOOLS }, async (t) => {
     const address = await root.address(MANAGED);
     assert.equal(await arrives(root), false);
     await root.run(hostile("everything", await agent.address(MANAGED)));
-    await root.run(hostile("frame", "own", "ff:ff:ff:ff:ff:ff", "88b5"));
+    await root.run(hostile("frames", "own", "ff:ff:ff:ff:ff:ff", "88b5"));
     await lab.host.must(["ping", "-c", "1", await agent.address(MANAGED)]);
     await sniffer.frame(0, "10.200.0.1");
     assert.deepEqual(sniffer.frames(0, address), []);

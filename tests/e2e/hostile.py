@@ -3,7 +3,7 @@ program sends. Each command prints what became of it; whether anything arrived i
 
     everything ADDRESS...                         every protocol to every address, at once
     arp REPLY_MAC REPLY_IP TO_MAC TO_IP           ARP replies: REPLY_IP is at REPLY_MAC
-    frame FROM_MAC TO_MAC ETHERTYPE               one frame of a protocol
+    frames FROM_MAC TO_MACS ETHERTYPES            one frame to each, of each protocol
     tcp FROM_MAC TO_MAC FROM_IP TO_IP PORT        one TCP SYN
     dns FROM_MAC TO_MAC FROM_IP TO_IP NAME        one question for an A record
     sniff                                         prints each frame that comes in, until it is ended
@@ -29,7 +29,7 @@ BROADCAST = b"\xff" * 6
 # Bytes that a receiver recognises, enough for a frame that is not padded.
 MARK = b"outcall hostile frame".ljust(64, b".")
 # Neighbour entries resist change for a second after they were confirmed.
-ARP_REPEATS, ARP_PAUSE_SECONDS = 4, 0.4
+ARP_REPEATS, ARP_PAUSE_SECONDS = 3, 0.5
 
 
 def own_mac():
@@ -175,10 +175,12 @@ elif command == "arp":
         send(mac(to_mac), own_mac(), ETH_P_ARP,
              arp_reply(mac(reply_mac), reply_ip, mac(to_mac), to_ip))
         time.sleep(ARP_PAUSE_SECONDS)
-elif command == "frame":
-    from_mac, to_mac, ethertype = words
-    payload = ipv6_to_all_nodes() if ethertype == "86dd" else MARK
-    send(mac(to_mac), mac(from_mac), int(ethertype, 16), payload)
+elif command == "frames":
+    from_mac, to_macs, ethertypes = words
+    for to_mac in to_macs.split(","):
+        for ethertype in ethertypes.split(","):
+            payload = ipv6_to_all_nodes() if ethertype == "86dd" else MARK
+            send(mac(to_mac), mac(from_mac), int(ethertype, 16), payload)
 elif command == "tcp":
     from_mac, to_mac, from_ip, to_ip, port = words
     send(mac(to_mac), mac(from_mac), ETH_P_IP, syn(from_ip, to_ip, int(port)))
