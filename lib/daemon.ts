@@ -51,6 +51,7 @@ import { Observations } from "./observe.ts";
 import { ActivePolicy, type PolicyLoads } from "./policy.ts";
 import { ProxyServer } from "./proxy/server.ts";
 import { History } from "./record/history.ts";
+import { lastSequence } from "./record/table.ts";
 import { HistoryLookup } from "./record/lookup.ts";
 import { DecisionRecords } from "./record/records.ts";
 import { ContainerRules } from "./rules/container.ts";
@@ -126,6 +127,7 @@ class Daemon {
     });
     this.#decisions.addSink(this.#policy.count);
     const historyPath = databasePath(config.stateDir);
+    this.#decisions.resumeAfter(lastSequence(historyPath));
     this.#history = new History({ path: historyPath, bounds: config.historyBounds });
     this.#decisions.addSink(this.#history.add);
     this.#records = new DecisionRecords(

@@ -279,6 +279,15 @@ export class DecisionLog {
     return this.#forgotten;
   }
 
+  /**
+   * Goes on after what an earlier daemon recorded, also when the clock has been set back since. To be
+   * called before the first decision.
+   */
+  resumeAfter(sequence: number): void {
+    this.#sequence = Math.max(this.#sequence, sequence);
+    this.#forgotten = this.#sequence;
+  }
+
   /** Adds a receiver of every later change. */
   addSink(sink: DecisionSink): void {
     this.#sinks.push(sink);
@@ -295,9 +304,7 @@ export class DecisionLog {
   /** Stores and hands on a decision that was named in another isolate. */
   add(decision: Decision): void {
     const sequence = ++this.#sequence;
-    this.#forgotten = Math.max(this.#forgotten, this.#ring[this.#next]?.sequence ?? 0);
-    this.#ring[this.#next] = { decision, sequence };
-    this.#next = (this.#next + 1) % this.capacity;
+    this.#remember({ decision, sequence });
     for (const sink of this.#sinks) sink(decision, "new", sequence);
   }
 
@@ -311,10 +318,17 @@ export class DecisionLog {
     const sequence = ++this.#sequence;
     const updated: Decision = { ...decision, ...changes, updated: new Date().toISOString() };
     const slot = this.#slotOf(decision.id);
-    if (slot === null) this.#forgotten = sequence;
+    // What was forgotten is news again.
+    if (slot === null) this.#remember({ decision: updated, sequence });
     else this.#ring[slot] = { decision: updated, sequence };
     for (const sink of this.#sinks) sink(updated, "update", sequence);
     return updated;
+  }
+
+  #remember(recorded: Recorded): void {
+    this.#forgotten = Math.max(this.#forgotten, this.#ring[this.#next]?.sequence ?? 0);
+    this.#ring[this.#next] = recorded;
+    this.#next = (this.#next + 1) % this.capacity;
   }
 
   /** Backwards from the newest: what grows is mostly young. */

@@ -132,14 +132,17 @@ export class History {
     } else {
       this.#extent = answer.extent;
       if (asked === "open") this.#isOpen = true;
-      if (asked === "write") this.#wrote();
+      if (asked === "write") {
+        this.#written += this.#batch.length;
+        this.#batch = [];
+      }
+      // A database that opens may still be on a full disk.
+      if (this.#batch.length === 0) this.#recovered();
     }
     this.#changed();
   }
 
-  #wrote(): void {
-    this.#written += this.#batch.length;
-    this.#batch = [];
+  #recovered(): void {
     if (this.#problem === null) return;
     log.info("decisions are written to the history again", {});
     this.#problem = null;

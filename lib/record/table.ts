@@ -78,6 +78,22 @@ const INSERT = `INSERT OR REPLACE INTO decisions
     coalesce(:record ->> '$.attempt.host', :record ->> '$.attempt.address', ''),
     coalesce(:record ->> '$.rule.id', ''), coalesce(:record ->> 'count', 1), :record)`;
 
+/**
+ * The sequence that the newest change on disk has; 0 where there is none, or it cannot be read.
+ * @param path Of a database that `openDatabase` made.
+ */
+export function lastSequence(path: string): number {
+  const database = new DatabaseSync(path);
+  try {
+    const newest = database.prepare("SELECT coalesce(max(sequence), 0) AS n FROM decisions").get();
+    return numberRow.parse(newest).n;
+  } catch {
+    return 0; // it is damaged, which the history will tell
+  } finally {
+    database.close();
+  }
+}
+
 /** The table, on a connection of its own. */
 export class DecisionTable {
   readonly #database: DatabaseSync;

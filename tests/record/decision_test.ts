@@ -58,14 +58,24 @@ Deno.test("a record that grows keeps its id and place, and every receiver sees b
   );
 });
 
-Deno.test("a record that left the ring still grows for the receivers", () => {
+Deno.test("a record that left the ring and grows is news again", () => {
   const { log, seen } = watched(1);
   const first = log.record(blockedName("a"));
   log.record(blockedName("b"));
   log.update(first, { durationMs: 5 });
-  assert.equal(log.find(first.id), undefined);
   assert.equal(seen.at(-1)?.decision.durationMs, 5);
-  assert.deepEqual(log.recent().map(({ attempt }) => attempt.host), ["b"]);
+  assert.equal(log.find(first.id)?.durationMs, 5);
+  assert.deepEqual(log.since(log.sequence - 1).map(({ decision }) => decision.id), [first.id]);
+});
+
+Deno.test("sequences go on after those of an earlier daemon whose clock was ahead", () => {
+  const { log, seen } = watched(10);
+  const ahead = sequenceAt(Date.now() + 3_600_000);
+  log.resumeAfter(ahead);
+  log.record(blockedName("a"));
+  assert.equal(seen[0]?.sequence, ahead + 1);
+  log.resumeAfter(5);
+  assert.equal(log.sequence, ahead + 1);
 });
 
 Deno.test("sequences rise with each change, and from one daemon to the next", () => {

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { type Decision, DecisionLog } from "../../lib/decision.ts";
 import { type DecisionFilter, matches } from "../../lib/record/filter.ts";
-import { type Bounds, DecisionTable, type Row } from "../../lib/record/table.ts";
+import { type Bounds, DecisionTable, lastSequence, type Row } from "../../lib/record/table.ts";
 import { databasePath, openDatabase } from "../../lib/store/database.ts";
 import { blockedName } from "./support.ts";
 
@@ -16,7 +16,12 @@ class World implements Disposable {
 
   constructor() {
     openDatabase(this.#directory).close();
-    this.table = new DecisionTable(databasePath(this.#directory));
+    this.table = new DecisionTable(this.path);
+    assert.equal(lastSequence(this.path), 0);
+  }
+
+  get path(): string {
+    return databasePath(this.#directory);
   }
 
   write(decisions: readonly Decision[]): void {
@@ -93,6 +98,7 @@ Deno.test("a decision is read by its id, and a newer version takes the place of 
   assert.equal(others.length, 0);
   assert.equal(JSON.parse(found?.record ?? "").count, 5);
   assert.deepEqual(world.hosts({}), ["a", "b"]);
+  assert.equal(lastSequence(world.path), 3);
   const after = world.table.read({ afterSequence: 2, limit: 10 });
   assert.deepEqual(after.map(({ sequence }) => sequence), [3]);
 });
