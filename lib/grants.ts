@@ -10,7 +10,7 @@ import type { Bridges } from "./bridge/bridge.ts";
 import type { DirectGrant } from "./bridge/direct.ts";
 import type { Grant, GrantRequest } from "./bridge/grants.ts";
 import { messageOf, OutcallError } from "./errors.ts";
-import { logger } from "./log.ts";
+import { hostInLog, logger } from "./log.ts";
 import { Hostname } from "./net/host.ts";
 import type { Ip } from "./net/ip.ts";
 import { restrictedRange } from "./net/restricted.ts";
@@ -98,7 +98,7 @@ export class OperatorGrants implements GrantService {
       if (reason === null) continue;
       log.warn("the grant of {address} for {destination} port {port} is not restored: {reason}", {
         address: stored.address,
-        destination: stored.destination,
+        destination: hostInLog(stored.destination),
         port: stored.port,
         reason,
       });

@@ -34,6 +34,7 @@ Then:
   outcall container create --image <ref> --network agent-net
   outcall dns test <hostname>                 would a name resolve, and by which rule?
   outcall proxy status                        connections, totals, blocks
+  outcall logs -f                             what is decided, as it happens
 
 All commands: outcall --help
 `;

@@ -102,7 +102,8 @@ export async function locate(
   } catch (thrown) {
     log.debug("resolving {host} failed: {error}", {
       host: hostInLog(String(host)),
-      error: messageOf(thrown),
+      // The message has the name.
+      error: thrown instanceof LookupError ? thrown.failure : messageOf(thrown),
     });
     // Generic on purpose: what the resolver says concerns the operator (S006-EC-003).
     if (thrown instanceof TimeLimitExceeded) throw failed(504, "the name could not be resolved");
