@@ -205,6 +205,7 @@ class Daemon {
       queryRate: config.dnsQueryRate,
       agents,
       judge,
+      generation: () => this.#policy.generation,
       decisions: this.#decisions,
     });
     this.#proxy = config.proxy === null ? null : new ProxyServer({
@@ -228,7 +229,11 @@ class Daemon {
     this.#policy.onSwap((policy) => {
       this.#containerRules = new ContainerRules(policy);
     });
-    this.#docker.agents.onChange(() => this.#dns.forgetAgents());
+    agents.onChange(() => this.#dns.forgetAgents());
+    agents.onGone((containerId) => {
+      // With Docker's events gone, nothing would correct what was learned before.
+      if (containerId === null) this.#dns.forgetAgents();
+    });
     this.#policy.onSwap(() => direct.rejudge());
     agents.onChange(() => direct.identitiesChanged());
     this.#policy.onSwap(async ({ data }) => void await this.#proxy?.usePolicy(data));
@@ -538,7 +543,7 @@ class Daemon {
       {
         name: "dns",
         state: dns.running ? "ok" : "failed",
-        detail: dns.running ? dns.listen_addresses.join(", ") : "not listening",
+        detail: dns.listen_addresses.join(", ") || "not listening",
       },
       this.#dns.workerHealth(),
       {

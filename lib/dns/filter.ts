@@ -44,6 +44,8 @@ export interface DecisionRecorder {
 export interface FilterParts {
   readonly agents: AgentDirectory;
   readonly judge: Judge;
+  /** Of the policy in force, for refusals that it is not asked about. */
+  readonly generation: () => number;
   readonly decisions: DecisionRecorder;
   readonly resolver: AnswerSource;
   readonly limits: LookupLimits;
@@ -96,9 +98,6 @@ const BLOCK_TTL_SECS = 60;
 
 /** `outcall.invalid`: names the filter as the source, in a domain that never exists (RFC 2606). */
 const SOA_SERVER = "\x07outcall\x07invalid\0";
-
-/** Recorded for refusals that no policy was asked about. */
-const NO_GENERATION = 0;
 
 const BLOCKED_TEXT = "Blocked by outcall, decision";
 
@@ -480,7 +479,7 @@ export class DnsFilter implements PacketHandler {
     };
     const rule = judgement?.verdict.rule ?? null;
     const { id } = this.#parts.decisions.record({
-      generation: judgement?.generation ?? NO_GENERATION,
+      generation: judgement?.generation ?? this.#parts.generation(),
       layer: "dns",
       agent,
       source: source.address,

@@ -1,12 +1,7 @@
 /** How many queries each source may send: a flood by one agent must not slow another one down. */
+import type { Rate } from "../rate.ts";
 import type { MonotonicClock } from "./cache.ts";
 import type { DnsFilter, Handled, PacketHandler, QuerySource } from "./filter.ts";
-
-/** A token bucket: `count` queries at once, and as many again in every `windowSecs`. */
-export interface QueryRate {
-  readonly count: number;
-  readonly windowSecs: number;
-}
 
 /**
  * Sources remembered at once. A managed network has at most 254; more than this are strangers that
@@ -22,14 +17,17 @@ interface Bucket {
   filledAtMs: number;
 }
 
-/** One bucket for each source; `Source` is what a transport knows its clients by. */
+/**
+ * A token bucket for each source: `count` queries at once, and as many again in every `windowSecs`.
+ * `Source` is what a transport knows its clients by.
+ */
 export class QueryBuckets<Source> {
   readonly #buckets = new Map<Source, Bucket>();
   readonly #perMs: number;
   #sweptAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(
-    readonly rate: QueryRate,
+    readonly rate: Rate,
     readonly now: MonotonicClock = () => performance.now(),
   ) {
     this.#perMs = rate.count / (1000 * rate.windowSecs);

@@ -16,6 +16,7 @@ import { logger } from "../log.ts";
 import type { Hostname } from "../net/host.ts";
 import type { Ip } from "../net/ip.ts";
 import type { Judge } from "../policy.ts";
+import type { Rate } from "../rate.ts";
 import type { PolicyData } from "../rules/policy.ts";
 import { DnsCache } from "./cache.ts";
 import { DnsFilter, type FilterCounters } from "./filter.ts";
@@ -23,7 +24,7 @@ import { LookupLimits } from "./limits.ts";
 import type { Listener } from "./listener.ts";
 import { lookupAddresses } from "./lookup.ts";
 import type { AddressOpener } from "./opener.ts";
-import { Admission, QueryBuckets, type QueryRate } from "./rate.ts";
+import { Admission, QueryBuckets } from "./rate.ts";
 import { type AnswerSource, Resolver } from "./resolver.ts";
 import { listenTcp } from "./tcp.ts";
 import { UdpServer } from "./udp.ts";
@@ -47,9 +48,11 @@ export interface DnsServerOptions {
   /** Time limit of one upstream, in milliseconds. */
   readonly upstreamTimeoutMs?: number;
   /** Queries each source may send. */
-  readonly queryRate: QueryRate;
+  readonly queryRate: Rate;
   readonly agents: AgentDirectory;
   readonly judge: Judge;
+  /** Of the policy in force. */
+  readonly generation: () => number;
   readonly decisions: DecisionLog;
   readonly opener: AddressOpener;
 }
@@ -117,6 +120,7 @@ export class DnsServer implements GatewayService, DnsService {
     this.#filter = new DnsFilter({
       agents: this.#udp.agents,
       judge,
+      generation: options.generation,
       decisions,
       resolver: this.#sharing(),
       limits: this.#limits,

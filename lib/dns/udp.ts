@@ -7,11 +7,11 @@ import type { Agent, AgentDirectory } from "../agents.ts";
 import { messageOf } from "../errors.ts";
 import { addressOf, UdpSocket } from "../linux/udp.ts";
 import { logger } from "../log.ts";
+import type { Rate } from "../rate.ts";
 import type { PolicyData } from "../rules/policy.ts";
 import type { PacketHandler } from "./filter.ts";
 import type { Listener } from "./listener.ts";
 import type { Question } from "./message.ts";
-import type { QueryRate } from "./rate.ts";
 import type { Resolution } from "./resolver.ts";
 import { WorkerHandle } from "./worker/handle.ts";
 import { type Activity, type HandedOver, LEASE_MS } from "./worker/protocol.ts";
@@ -24,7 +24,7 @@ const RESTART_MS = 250;
 /** What the UDP side works with. */
 export interface UdpParts {
   /** Queries that each source may send. */
-  readonly rate: QueryRate;
+  readonly rate: Rate;
   readonly agents: AgentDirectory;
   /** Answers what the worker hands over; it was within the rate. */
   readonly handler: PacketHandler;

@@ -71,11 +71,12 @@ class World implements AsyncDisposable {
     this.policy = new TestPolicy(rules);
     this.upstream = new TestUpstream(behaviour);
     this.agents.add(SOURCE.address, "coder");
-    const { agents, decisions, kernel: bridges, policy: { judge } } = this;
+    const { agents, decisions, kernel: bridges, policy: { judge, generation } } = this;
     this.access = new DirectAccess({ agents, decisions, bridges, judge });
     this.#filter = new DnsFilter({
       agents,
       judge,
+      generation,
       decisions,
       resolver: new Resolver(new DnsCache(), new UpstreamClient([this.upstream.upstream], 300)),
       limits: new LookupLimits(),

@@ -56,6 +56,7 @@ class World implements AsyncDisposable {
     const agents = new TestDirectory();
     agents.add(AGENT.address, "coder");
     this.filter = new DnsFilter({
+      generation: this.policy.generation,
       agents: overrides.agents ?? agents,
       judge: overrides.judge ?? this.policy.judge,
       decisions: this.decisions,
@@ -203,6 +204,7 @@ Deno.test("a source outside every managed network is REFUSED before anything els
   assert.equal(edeOf(reply)?.code, 18);
   assert(edeOf(reply)?.text.includes(decision.id));
   assert.equal(decision.reason, "unknown_source");
+  assert.equal(decision.generation, world.policy.generation());
   assert.equal(decision.agent, null);
   assert.equal(world.policy.judged, 0);
   assert.deepEqual(world.upstream.names, []);

@@ -83,8 +83,10 @@ Deno.test(`the UDP worker's responder decides ${PACKETS} mutated packets as the 
   const resolver = new Resolver(cache, new UpstreamClient([]));
   const limits = new LookupLimits();
   const decisions = new DecisionLog();
-  const { judge } = policy;
-  const filter = new DnsFilter({ agents, judge, decisions, resolver, limits, opener: NO_OPENER });
+  const { judge, generation } = policy;
+  const opener = NO_OPENER;
+  const parts = { agents, judge, generation, decisions, resolver, limits, opener };
+  const filter = new DnsFilter(parts);
   const responder = new Responder(new Shared(), { count: 1e9, windowSecs: 1 });
   responder.update({ kind: "policy", ticket: 1, epoch: 0, policy: policy.data });
   responder.update({ kind: "agent", agent });

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { DecisionLog } from "../../lib/decision.ts";
 import { readTcpMessage, writeTcpMessage } from "../../lib/dns/framing.ts";
 import { LookupError } from "../../lib/dns/lookup.ts";
-import type { QueryRate } from "../../lib/dns/rate.ts";
+import type { Rate } from "../../lib/rate.ts";
 import { DnsServer } from "../../lib/dns/server.ts";
 import { OutcallError } from "../../lib/errors.ts";
 import { Hostname } from "../../lib/net/host.ts";
@@ -48,12 +48,13 @@ class World implements AsyncDisposable {
     options: {
       readonly address?: string;
       readonly port?: number;
-      readonly queryRate?: QueryRate;
+      readonly queryRate?: Rate;
     } = {},
   ) {
     this.policy = new TestPolicy(rules);
     this.upstream = new TestUpstream(behaviour);
     this.server = new DnsServer({
+      generation: this.policy.generation,
       address: options.address ?? null,
       port: options.port ?? this.port,
       upstreams: [this.upstream.upstream],

@@ -63,6 +63,8 @@ export class TestPolicy {
     return this.#policy.data;
   }
 
+  readonly generation = (): number => this.#policy.generation;
+
   /** Swaps the rules. */
   replace(rules: readonly TestRule[]): void {
     this.#policy = this.#compile(rules);

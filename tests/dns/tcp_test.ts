@@ -16,6 +16,7 @@ async function withClient(run: (conn: Deno.TcpConn) => Promise<void>): Promise<v
   const agents = new TestDirectory();
   agents.add("127.0.0.1", "coder");
   const filter = new DnsFilter({
+    generation: () => 1,
     agents,
     judge: new TestPolicy([]).judge,
     decisions: new DecisionLog(),

@@ -2,7 +2,7 @@
  * Which sources the kernel is to drop for a moment: those that send so much more than they may that
  * refusing it would take time from the others.
  */
-import type { QueryRate } from "../rate.ts";
+import type { Rate } from "../../rate.ts";
 
 /**
  * How often sources are looked at, and how long one that floods is not heard. What it may send has
@@ -22,7 +22,7 @@ export class Floods {
   readonly #mutedUntilMs = new Map<number, number>();
   #lookedAtMs = Number.NEGATIVE_INFINITY;
 
-  constructor({ count, windowSecs }: QueryRate) {
+  constructor({ count, windowSecs }: Rate) {
     const perLook = count / windowSecs * LOOK_EVERY_MS / 1000;
     this.#muteAt = Math.max(MUTE_AT_LEAST, MUTE_AT_RATE_TIMES * perLook);
   }

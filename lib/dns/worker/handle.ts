@@ -1,10 +1,11 @@
 /** The main isolate's end of one UDP worker, from its start to its end or crash. */
 import { messageOf } from "../../errors.ts";
 import { WakeCounter } from "../../linux/wake.ts";
-import type { QueryRate } from "../rate.ts";
+import type { Rate } from "../../rate.ts";
 import { JournalReader } from "./journal.ts";
 import {
   type Activity,
+  BEAT_MS,
   type FromWorker,
   type HandedOver,
   type Report,
@@ -15,6 +16,14 @@ import {
 
 /** A worker that takes longer than this over a message hangs. */
 const ANSWER_TIMEOUT_MS = 5000;
+
+/**
+ * Beats in a row that may be missed: a worker that sleeps is one behind by nature, and on a busy
+ * machine another one. What hangs is noticed within two seconds.
+ */
+const MAX_MISSED_BEATS = 2;
+/** Until the first one: the worker's code is loaded, and its policy built. */
+const MAX_MISSED_AT_START = 20;
 
 /** What comes from the worker. */
 export interface WorkerEvents {
@@ -39,11 +48,14 @@ export class WorkerHandle {
   readonly #events: WorkerEvents;
   readonly #journal = new JournalReader();
   readonly #awaited = new Map<number, () => void>();
+  readonly #watch: ReturnType<typeof setInterval>;
+  #lastBeats = 0;
+  #missedBeats = 0;
   #lastTicket = 0;
   #ended = false;
 
   /** @throws SystemError */
-  constructor(rate: QueryRate, events: WorkerEvents) {
+  constructor(rate: Rate, events: WorkerEvents) {
     this.#events = events;
     this.#worker = new Worker(new URL("./thread.ts", import.meta.url), { type: "module" });
     this.#worker.onmessage = ({ data }: MessageEvent<FromWorker>): void => this.#receive(data);
@@ -54,6 +66,17 @@ export class WorkerHandle {
     };
     const start: Start = { wakeFd: this.#wake.fd, shared: this.#shared.buffer, rate };
     this.#worker.postMessage(start);
+    this.#watch = setInterval(() => this.#listen(), BEAT_MS);
+  }
+
+  #listen(): void {
+    const { beats } = this.#shared;
+    // What takes long to take in has a limit of its own.
+    if (beats !== this.#lastBeats || this.#awaited.size > 0) this.#missedBeats = 0;
+    else this.#missedBeats++;
+    this.#lastBeats = beats;
+    const mayMiss = beats === 0 ? MAX_MISSED_AT_START : MAX_MISSED_BEATS;
+    if (this.#missedBeats > mayMiss) this.#crash("it hangs");
   }
 
   #receive(message: FromWorker): void {
@@ -97,6 +120,7 @@ export class WorkerHandle {
 
   #close(): void {
     this.#ended = true;
+    clearInterval(this.#watch);
     this.#worker.terminate();
     // In case it sleeps; its end closes nothing of ours. The descriptor itself stays open: a thread
     // that hangs might still come to use it, and must not find another file there.
@@ -140,6 +164,7 @@ export class WorkerHandle {
     await this.ask({ kind: "end" });
     if (this.#ended) return;
     this.#ended = true;
+    clearInterval(this.#watch);
     this.#worker.terminate();
     this.#wake.close();
   }

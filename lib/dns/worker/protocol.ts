@@ -1,6 +1,7 @@
 /** What the main isolate and the UDP worker tell each other. */
 import type { Agent } from "../../agents.ts";
 import type { Decision, NewDecision } from "../../decision.ts";
+import type { Rate } from "../../rate.ts";
 import type { PolicyData } from "../../rules/policy.ts";
 import type { Answer } from "../answer.ts";
 import type { Question } from "../message.ts";
@@ -76,7 +77,8 @@ export type FromWorker =
 export interface Start {
   readonly wakeFd: number;
   readonly shared: SharedArrayBuffer;
-  readonly rate: { readonly count: number; readonly windowSecs: number };
+  /** Of each source. */
+  readonly rate: Rate;
 }
 
 /**

@@ -5,12 +5,13 @@
  */
 import type { Agent } from "../../agents.ts";
 import type { Decision } from "../../decision.ts";
+import type { Rate } from "../../rate.ts";
 import { decide } from "../../rules/decide.ts";
 import { buildPolicy, type Policy } from "../../rules/policy.ts";
 import { cacheKey, DnsCache } from "../cache.ts";
 import { DnsFilter, NotHere } from "../filter.ts";
 import { LookupLimits } from "../limits.ts";
-import { QueryBuckets, type QueryRate } from "../rate.ts";
+import { QueryBuckets } from "../rate.ts";
 import type { AnswerSource } from "../resolver.ts";
 import { ttlOffsets } from "../ttl.ts";
 import { Floods } from "./floods.ts";
@@ -95,7 +96,7 @@ export class Responder {
   #epoch: number;
   #nowMs = 0;
 
-  constructor(shared: Shared, rate: QueryRate) {
+  constructor(shared: Shared, rate: Rate) {
     this.#shared = shared;
     // What happened before belongs to a predecessor; this one knows nothing, and needs a policy.
     this.#epoch = shared.epoch;
@@ -110,6 +111,8 @@ export class Responder {
         if (verdict.failures !== undefined) throw NOT_HERE;
         return { verdict, generation: this.#policy.generation };
       },
+      // Before the first policy: as of the empty one that the daemon starts with.
+      generation: () => this.#policy?.generation ?? 0,
       decisions: {
         record: (decision) => {
           const { id } = this.journal.record(decision);
@@ -316,9 +319,9 @@ export class Responder {
   }
 
   /** Counts packets that the kernel dropped before we could: for a muted source, if there is but one. */
-  dropped(packets: number): void {
+  dropped(packets: number, muted: ReadonlySet<number>): void {
     const { journal } = this;
-    const [source, ...others] = this.floods.muted;
+    const [source, ...others] = muted;
     const excess = source === undefined ? undefined : this.#excess.get(source);
     if (excess === undefined || others.length > 0) return journal.drop(packets);
     if (excess.report === journal.report) return journal.repeat(excess.decision, packets);

@@ -151,18 +151,20 @@ class Thread {
     const { floods } = this.#responder;
     const dueInMs = floods.dueInMs(nowMs);
     if (dueInMs === null || dueInMs > 0) return dueInMs ?? BEAT_MS;
-    this.#countDropped();
+    const before = floods.muted;
     if (floods.look(nowMs)) {
       for (const fd of this.#sockets.keys()) muteSources(fd, floods.muted);
     }
+    // Dropped while the one set was muted, or the other.
+    this.#countDropped(new Set([...before, ...floods.muted]));
     return floods.dueInMs(nowMs) ?? BEAT_MS;
   }
 
-  #countDropped(): void {
+  #countDropped(muted: ReadonlySet<number>): void {
     for (const [fd, before] of this.#sockets) {
       const dropped = droppedPackets(fd);
       // The kernel's counter wraps around.
-      if (dropped !== before) this.#responder.dropped((dropped - before) >>> 0);
+      if (dropped !== before) this.#responder.dropped((dropped - before) >>> 0, muted);
       this.#sockets.set(fd, dropped);
     }
   }
@@ -175,7 +177,7 @@ class Thread {
     if (dueInMs > 0 || this.#shared.unreadReports >= MAX_UNREAD_REPORTS) {
       return Math.max(1, dueInMs);
     }
-    this.#countDropped();
+    this.#countDropped(new Set(this.#responder.floods.muted));
     this.#shared.addUnreadReports(1);
     this.#post({ kind: "report", report: this.#responder.report() });
     return BEAT_MS;
