@@ -20,6 +20,7 @@ import {
   GATEWAYS,
   hostile,
   HostileLab,
+  IMAGE,
   MANAGED,
   ORDINARY,
   type Pair,
@@ -144,6 +145,35 @@ labTest("packets of hostile containers reach nobody", { tools: TOOLS }, async (t
       assert.deepEqual(atPublished.frames(publishedFrames, "0800"), []);
     });
   }
+
+  await t.step(
+    "nor does one that sends from its first moment on, before its port is pinned",
+    async () => {
+      const mark = await lab.witness.mark();
+      const [admitted, frames] = [await stage.admitted("agents"), atVictim.count];
+      const targets = [...OUTSIDE, ...onTheHost, managed.victimAddress];
+      const printed = await stage.engine.must([
+        ...[
+          "run",
+          "--rm",
+          "--ip",
+          "10.200.0.90",
+          "--network",
+          MANAGED,
+          "--cap-add",
+          "NET_RAW",
+          IMAGE,
+        ],
+        ...hostile("everything", ...targets),
+      ]);
+      assert.match(printed, /^icmp 1\.1\.1\.1 sent$/m);
+      for (const from of [HOST_ADDRESS, "10.200.0.90"]) {
+        assert.ok(nothing(await lab.witness.since(mark, { from })));
+      }
+      assert.equal(await stage.admitted("agents"), admitted);
+      assert.deepEqual(atVictim.frames(frames, "10.200.0.90"), []);
+    },
+  );
 
   const atAttacker = new Map<Pair, Sniffer>();
   for (const pair of pairs) atAttacker.set(pair, await Sniffer.start(pair.attacker));
