@@ -249,6 +249,7 @@ class Daemon {
     return [
       this.#bridgeStep(),
       this.#historyStep(),
+      this.#dropStep(),
       this.#ruleStep(),
       this.#networkStep(),
       ...this.#gatewaySteps(),
@@ -265,14 +266,12 @@ class Daemon {
       start: async () => {
         await this.#enforcement.adopt();
         this.#watch.start();
-        this.#drops.start();
         const { name, index } = await this.#bridges.status();
         return `${name} is up (index ${index}), firewall active`;
       },
       stop: async () => {
         await this.#watch.stop();
         await this.#bridges.close();
-        await this.#drops.stop();
       },
     };
   }
@@ -286,6 +285,18 @@ class Daemon {
         return Promise.resolve("decisions are kept in the history");
       },
       stop: () => this.#history.stop(),
+    };
+  }
+
+  /** Its failure stops nothing: drops are drops, recorded or not. */
+  #dropStep(): Step {
+    return {
+      target: "bridge",
+      start: () => {
+        this.#drops.start();
+        return Promise.resolve("what the firewall drops is recorded");
+      },
+      stop: () => this.#drops.stop(),
     };
   }
 

@@ -18,6 +18,7 @@ const COMMANDS: Readonly<Record<string, string>> = {
   bridge: "outcall bridge up",
   docker: "systemctl status docker",
   rule_engine: "outcall rules check",
+  observation: "outcall observe list",
   kernel_log: "cat /proc/net/netfilter/nfnetlink_log",
   dns: "outcall dns status",
   dns_worker: "outcall dns status",

@@ -236,6 +236,16 @@ Deno.test("each query of the example dashboard is PromQL and asks for metrics an
   ok(asked.size > 20);
 });
 
+Deno.test("each alert in docs/metrics.md is PromQL and asks for metrics that exist", async () => {
+  const metrics = await exposition();
+  const text = await Deno.readTextFile(new URL("../../docs/metrics.md", import.meta.url));
+  const queries = [...text.matchAll(/^ +expr: (.*)$/gm)].map(([, query = ""]) => query);
+  ok(queries.length >= 5);
+  for (const query of queries) {
+    for (const name of metricsOf(query).keys()) ok(metrics.has(name), `${query}: no ${name}`);
+  }
+});
+
 Deno.test("docs/metrics.md lists every metric, and none that does not exist", async () => {
   const text = await Deno.readTextFile(new URL("../../docs/metrics.md", import.meta.url));
   const listed = [...text.matchAll(/^\| `((?:outcall|process)_[a-z_]+)`/gm)].map(([, name]) =>

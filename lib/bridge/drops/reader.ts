@@ -106,7 +106,7 @@ export class DropReader {
     while (!signal.aborted) {
       try {
         using packets = new PacketLog(DROP_GROUP);
-        if (this.#failure !== null) log.info("drops are recorded from log group {group}", GROUP);
+        if (this.#failure !== null && this.#restarts > 0) log.info("drops are recorded again");
         this.#failure = null;
         await this.#follow(packets, signal);
       } catch (error) {
@@ -160,8 +160,6 @@ export class DropReader {
     this.#failure = reason;
   }
 }
-
-const GROUP = { group: DROP_GROUP };
 
 /** The program's name for the operator, where it can be found. */
 function programOf(pid: number | null): string {
