@@ -6,6 +6,7 @@
  */
 import type { PartHealth } from "../api/services.ts";
 import type { DecisionSink } from "../decision.ts";
+import { messageOf } from "../errors.ts";
 import { logger } from "../log.ts";
 import { Backlog, type Overflow } from "./backlog.ts";
 import type { FromWriter, ToWriter } from "./protocol.ts";
@@ -87,6 +88,17 @@ export class History {
   }
 
   #tick(): void {
+    try {
+      this.#proceed();
+    } catch (thrown) {
+      // No thread can be had, say. Thrown from a timer it would end the daemon.
+      this.#asked = null;
+      this.#retryAtMs = performance.now() + RETRY_MS;
+      this.#complain(messageOf(thrown));
+    }
+  }
+
+  #proceed(): void {
     const nowMs = performance.now();
     this.#noteLoss(nowMs);
     if (this.#asked !== null) {
