@@ -78,8 +78,14 @@ function newSocket(ip: Ip): number {
   return checked("socket", libc.socket(ip.version === 4 ? AF_INET : AF_INET6, type, 0));
 }
 
+/** Sends small pieces at once. */
+function setNoDelay(fd: number): void {
+  libc.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, ONE, ONE.byteLength);
+}
+
 /**
- * A listening socket.
+ * A listening socket. The connections that it accepts send small pieces at once: heads, hellos and
+ * their answers are waited for, and Nagle's delay would only cost.
  * @throws SystemError, such as EADDRINUSE, EADDRNOTAVAIL or EACCES.
  */
 export function listenOn(ip: Ip, port: number): number {
@@ -87,6 +93,7 @@ export function listenOn(ip: Ip, port: number): number {
   try {
     // As every server: an earlier connection that still waits for stray packets is no reason to fail.
     checked("setsockopt", libc.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, ONE, ONE.byteLength));
+    setNoDelay(fd); // accepted connections inherit it
     const bytes = setName(ip, port);
     checked("bind", libc.bind(fd, name, bytes));
     checked("listen", libc.listen(fd, BACKLOG));
@@ -130,11 +137,12 @@ export function acceptedFrom(): string {
 }
 
 /**
- * Begins to connect. The socket becomes writable when {@linkcode connectError} knows how it went.
+ * Begins to connect; the connection sends small pieces at once, too. The socket becomes writable when {@linkcode connectError} knows how it went.
  * @throws SystemError, such as ENETUNREACH.
  */
 export function beginConnect(ip: Ip, port: number): number {
   const fd = newSocket(ip);
+  setNoDelay(fd);
   const bytes = setName(ip, port);
   if (libc.connect(fd, name, bytes) === 0) return fd;
   const errno = lastErrno();
@@ -151,11 +159,6 @@ export function connectError(fd: number): SystemError | null {
     ? lastErrno()
     : value[0] ?? 0;
   return errno === 0 ? null : new SystemError("connect", errno);
-}
-
-/** Sends small pieces at once; harmless when the connection has ended. */
-export function setNoDelay(fd: number): void {
-  libc.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, ONE, ONE.byteLength);
 }
 
 /**

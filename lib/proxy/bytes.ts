@@ -2,7 +2,7 @@
  * Byte strings: text with one character (U+0000–U+00FF) per byte, so that head sections can be read
  * with string functions and written back unchanged, whatever encoding their values are in.
  */
-import { Buffer } from "node:buffer";
+import { Buffer, isUtf8 as isValidUtf8 } from "node:buffer";
 
 /** The byte string of `bytes`. */
 export function textOf(bytes: Uint8Array): string {
@@ -21,10 +21,5 @@ export function decodeUtf8(text: string): string {
 
 /** Whether `bytes` are well-formed UTF-8 (ASCII is). */
 export function isUtf8(bytes: Uint8Array): boolean {
-  try {
-    new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-    return true;
-  } catch {
-    return false;
-  }
+  return isValidUtf8(bytes);
 }

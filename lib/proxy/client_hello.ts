@@ -51,35 +51,55 @@ export type HelloResult = ClientHello | HelloRefusal | { readonly kind: "more" }
 /** Thrown inside the parser, turned into a refusal at its edge. */
 class Malformed extends Error {}
 
-/** Reads bounds-checked big-endian values from bytes. */
+/**
+ * Reads bounds-checked big-endian values from a part of `bytes`. A view of each part would cost more
+ * than all the reading.
+ */
 class Cursor {
-  #at = 0;
-  constructor(readonly bytes: Uint8Array) {}
+  #at: number;
+
+  /** Reads from index `start` up to `end`. */
+  constructor(readonly bytes: Uint8Array, start: number, readonly end: number) {
+    this.#at = start;
+  }
 
   get atEnd(): boolean {
-    return this.#at === this.bytes.length;
+    return this.#at === this.end;
   }
 
-  number(size: 1 | 2 | 3): number {
-    let value = 0;
-    for (const byte of this.take(size)) value = value * 256 + byte;
-    return value;
+  /** How many bytes are left. */
+  get leftBytes(): number {
+    return this.end - this.#at;
   }
 
-  take(count: number): Uint8Array {
-    if (count > this.bytes.length - this.#at) throw new Malformed("a length runs past the end");
+  number(size: 1 | 2): number {
+    const at = this.skip(size);
+    const first = this.bytes[at] ?? 0;
+    return size === 1 ? first : first * 256 + (this.bytes[at + 1] ?? 0);
+  }
+
+  /** Goes on behind the next `count` bytes; returns where they are. */
+  skip(count: number): number {
+    if (count > this.leftBytes) throw new Malformed("a length runs past the end");
+    const at = this.#at;
     this.#at += count;
-    return this.bytes.subarray(this.#at - count, this.#at);
+    return at;
+  }
+
+  /** What is left, as a byte string. */
+  text(): string {
+    return textOf(this.bytes.subarray(this.#at, this.end));
   }
 
   /** A vector with a length prefix of `size` bytes, at least `least` bytes long. */
   vector(size: 1 | 2, least = 0): Cursor {
-    const content = this.take(this.number(size));
-    if (content.length < least) throw new Malformed("a vector is too short");
-    return new Cursor(content);
+    const count = this.number(size);
+    if (count < least) throw new Malformed("a vector is too short");
+    const at = this.skip(count);
+    return new Cursor(this.bytes, at, at + count);
   }
 
-  end(what: string): void {
+  assertEnd(what: string): void {
     if (!this.atEnd) throw new Malformed(`bytes are left over behind ${what}`);
   }
 }
@@ -150,6 +170,8 @@ function assembleHandshake(bytes: Uint8Array): Uint8Array | HelloRefusal | { kin
 
 /** The first `limitBytes` of the fragments, joined. */
 function joined(fragments: readonly Uint8Array[], limitBytes: number): Uint8Array {
+  const [only] = fragments;
+  if (only !== undefined && fragments.length === 1) return only.subarray(0, limitBytes);
   const total = fragments.reduce((sum, fragment) => sum + fragment.length, 0);
   const result = new Uint8Array(Math.min(total, limitBytes));
   let at = 0;
@@ -162,18 +184,18 @@ function joined(fragments: readonly Uint8Array[], limitBytes: number): Uint8Arra
 }
 
 function parseBody(message: Uint8Array): HelloResult {
-  const body = new Cursor(message);
+  const body = new Cursor(message, 0, message.length);
   if (body.number(2) < 0x0301) throw new Malformed("a version before TLS 1.0");
-  body.take(32); // random
-  if (body.vector(1).bytes.length > 32) throw new Malformed("a session id of more than 32 bytes");
-  if (body.vector(2, 2).bytes.length % 2 !== 0) throw new Malformed("half a cipher suite");
+  body.skip(32); // random
+  if (body.vector(1).leftBytes > 32) throw new Malformed("a session id of more than 32 bytes");
+  if (body.vector(2, 2).leftBytes % 2 !== 0) throw new Malformed("half a cipher suite");
   body.vector(1, 1); // compression methods
   let serverName: Hostname | null = null;
   let ech = false;
   let alpn: readonly string[] = [];
   if (!body.atEnd) {
     const extensions = body.vector(2);
-    body.end("the extensions");
+    body.assertEnd("the extensions");
     const seen = new Set<number>();
     while (!extensions.atEnd) {
       const type = extensions.number(2);
@@ -192,10 +214,10 @@ function parseBody(message: Uint8Array): HelloResult {
 /** RFC 6066 §3: a list that may hold one name of each type, and only one type is defined. */
 function parseServerName(content: Cursor): Hostname {
   const list = content.vector(2, 1);
-  content.end("the server name list");
+  content.assertEnd("the server name list");
   if (list.number(1) !== NAME_TYPE_HOST) throw new Malformed("a server name of unknown type");
-  const text = textOf(list.vector(2, 1).bytes);
-  list.end("the server name");
+  const text = list.vector(2, 1).text();
+  list.assertEnd("the server name");
   const name = /^[\x21-\x7e]+$/.test(text) && Ip.parse(text) === null ? Hostname.parse(text) : null;
   if (name === null) throw new Malformed("a server name that is no hostname");
   return name;
@@ -204,8 +226,8 @@ function parseServerName(content: Cursor): Hostname {
 /** RFC 7301 §3.1. */
 function parseAlpn(content: Cursor): string[] {
   const list = content.vector(2, 2);
-  content.end("the protocol list");
+  content.assertEnd("the protocol list");
   const protocols: string[] = [];
-  while (!list.atEnd) protocols.push(textOf(list.vector(1, 1).bytes));
+  while (!list.atEnd) protocols.push(list.vector(1, 1).text());
   return protocols;
 }

@@ -240,7 +240,7 @@ export class Connections {
   async #request(client: Client, agent: Agent): Promise<boolean> {
     const { stream, source } = client;
     const exchange = new Exchange(agent, {}, stream);
-    let form = PLAIN;
+    let form = (): AnswerForm => PLAIN;
     try {
       const head = await this.#readHead(stream);
       if (head === null) return false;
@@ -256,7 +256,9 @@ export class Connections {
         const reason = head.status === 413 || head.status === 431 ? "limit" : "malformed";
         throw new Refusal(head.status, "http", reason, head.problem);
       }
-      form = answerForm(head.fields, head.kind === "tunnel" ? "CONNECT" : head.method);
+      const { fields } = head;
+      const method = head.kind === "tunnel" ? "CONNECT" : head.method;
+      form = (): AnswerForm => answerForm(fields, method);
       exchange.attempt = attemptOf(head);
       const onAdmitted = (admission: Admission): void => {
         exchange.decision = exchange.admitted = this.#record(
@@ -279,7 +281,7 @@ export class Connections {
       if (refusal.reason === "internal_error") {
         log.error("a request failed: {error}", { error: messageOf(thrown) });
       }
-      await this.#refuse(client, exchange, refusal, form);
+      await this.#refuse(client, exchange, refusal, form());
       return false;
     } finally {
       client.exchange = null;

@@ -6,7 +6,7 @@ import type { Facts } from "../rules/types.ts";
 import { decodeUtf8 } from "./bytes.ts";
 import { endToEnd, type Field, field } from "./fields.ts";
 import { type ForwardRequest, MAX_BODY_BYTES } from "./head.ts";
-import { normalisePath } from "./target.ts";
+import { normalisePath, pathWithoutParameters } from "./target.ts";
 
 /**
  * One way a request can be read. Every reading must be allowed: where the path could be read in two
@@ -89,9 +89,10 @@ export function readingsOf(
   });
   const bodyBytes = request.body.kind === "length" ? request.body.bytes : 0;
   const readings: Reading[] = [{ facts: facts(normalised, bodyBytes), ambiguity: null }];
-  if (path !== normalised) {
+  for (const other of new Set([path, pathWithoutParameters(path)])) {
+    if (other === normalised) continue;
     readings.push({
-      facts: facts(path, bodyBytes),
+      facts: facts(other, bodyBytes),
       ambiguity: { status: 400, problem: "the path can be read in two ways; send it normalised" },
     });
   }

@@ -1,5 +1,4 @@
 /** One direction of a tunnel: bytes from one socket to the other, unchanged, and then the end. */
-import { endWrites } from "../linux/tcp.ts";
 import { AGAIN, Pipe } from "../linux/splice.ts";
 
 /** Pipes that are kept for the next direction that needs one. */
@@ -45,7 +44,7 @@ export class Pump {
     return this.#bytes;
   }
 
-  /** The stream has ended, and the receiver was told. */
+  /** The stream has ended; the receiver is to be told. */
   get done(): boolean {
     return this.#done;
   }
@@ -68,7 +67,6 @@ export class Pump {
         const filled = pipe.fillFrom(this.from);
         if (filled === AGAIN) return this.#rest(pipe);
         if (filled === 0) {
-          endWrites(this.to);
           this.#done = true;
           return this.#rest(pipe);
         }

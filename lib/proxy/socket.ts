@@ -7,7 +7,6 @@ import {
   endWrites,
   receive,
   send,
-  setNoDelay,
 } from "../linux/tcp.ts";
 import type { Ip } from "../net/ip.ts";
 import type { EventLoop, Watcher } from "./loop.ts";
@@ -36,8 +35,6 @@ export class TcpSocket implements Watcher {
     this.#loop = loop;
     this.#fd = fd;
     loop.adopt(fd, this);
-    // Heads, hellos and their answers are small and waited for: Nagle's delay only costs.
-    setNoDelay(fd);
   }
 
   /**

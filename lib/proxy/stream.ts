@@ -18,7 +18,8 @@ export class UnexpectedEnd extends Error {
 
 /** One TCP connection with a read buffer. */
 export class BufferedConn {
-  #buffer: Uint8Array<ArrayBuffer> = new Uint8Array(FIRST_BUFFER_BYTES);
+  /** Made when it is needed: nothing is ever read here of what a tunnel's upstream sends. */
+  #buffer: Uint8Array<ArrayBuffer> = NO_BUFFER;
   #start = 0;
   #end = 0;
   #reading: Promise<boolean> | null = null;
@@ -94,6 +95,7 @@ export class BufferedConn {
   }
 
   #makeRoom(): void {
+    if (this.#buffer.length === 0) this.#buffer = new Uint8Array(FIRST_BUFFER_BYTES);
     const full = this.#end === this.#buffer.length;
     if (this.#start === this.#end) {
       this.#start = this.#end = 0;

@@ -89,3 +89,11 @@ export function normalisePath(path: string): string {
   }
   return `/${kept.join("/")}`;
 }
+
+/**
+ * The path as a server reads it that takes parameters out of every segment (`/a;v=1/b`, `/;/a`) before
+ * it looks for what is asked, as Java's do; also where the semicolon is encoded.
+ */
+export function pathWithoutParameters(path: string): string {
+  return normalisePath(path.replace(/(?:;|%3b)[^/\\%]*(?:%(?!2f|5c)[^/\\%]*)*/gi, ""));
+}

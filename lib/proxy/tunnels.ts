@@ -1,6 +1,6 @@
 /** Moves the bytes of tunnels, unchanged, both ways; notices ends, errors and silence. */
 import { SystemError } from "../linux/libc.ts";
-import { discardUnsent } from "../linux/tcp.ts";
+import { discardUnsent, endWrites } from "../linux/tcp.ts";
 import type { EventLoop, Watcher } from "./loop.ts";
 import type { TcpSocket } from "./socket.ts";
 import type { TunnelEnd, TunnelUse } from "../decision.ts";
@@ -159,6 +159,8 @@ class LiveTunnel implements Tunnel {
       return this.end("broken");
     }
     if (pump.bytes > before) this.lastMoveMs = performance.now();
-    if (this.#up.done && this.#down.done) this.end("closed");
+    if (!pump.done) return;
+    if (this.#up.done && this.#down.done) this.end("closed"); // which tells both sides
+    else endWrites(pump.to);
   }
 }

@@ -13,6 +13,12 @@ const clientTask = z.discriminatedUnion("kind", [
     /** At the same time. */
     tunnels: z.number(),
   }),
+  /** Tunnels that are opened and then silent: how many. Says `open` when they are. */
+  z.strictObject({
+    kind: z.literal("idle"),
+    seconds: z.number(),
+    tunnels: z.number(),
+  }),
   /** A tunnel for each small answer. */
   z.strictObject({
     kind: z.literal("exchange"),
@@ -109,6 +115,34 @@ async function bulk(
   return total / (endMs - startMs) / 1000;
 }
 
+async function idle(
+  job: ClientJob,
+  { seconds, tunnels }: ClientTask & { kind: "idle" },
+): Promise<number> {
+  const message = (await wantedMessage(job.server, 0)).subarray(0, -1); // the origin waits for more
+  const open: Deno.TcpConn[] = [];
+  for (let i = 0; i < tunnels; i++) {
+    open.push(await openTunnel(job, message, new Uint8Array(HEAD_BYTES)));
+  }
+  console.log("open");
+  await new Promise((resolve) => setTimeout(resolve, seconds * 1_000));
+  for (const connection of open) connection.close();
+  return open.length;
+}
+
+/** What the job measures. */
+function measure(job: ClientJob): Promise<number> {
+  const { task } = job;
+  switch (task.kind) {
+    case "bulk":
+      return bulk(job, task);
+    case "idle":
+      return idle(job, task);
+    case "exchange":
+      return exchanges(job, task);
+  }
+}
+
 async function exchanges(
   job: ClientJob,
   { seconds, clients, bytes, figure }: ClientTask & { kind: "exchange" },
@@ -136,7 +170,6 @@ async function exchanges(
 
 if (import.meta.main) {
   const job = clientJob.parse(JSON.parse(Deno.args[0] ?? ""));
-  const { task } = job;
-  console.log(await (task.kind === "bulk" ? bulk(job, task) : exchanges(job, task)));
+  console.log(await measure(job));
   Deno.exit(0); // the TLS client that made the ClientHello still waits for an answer
 }

@@ -5,6 +5,7 @@
 import { agentSuite } from "./agent.ts";
 import { churnSuite } from "./churn.ts";
 import { dnsSuite } from "./dns.ts";
+import { fuzzSuite } from "./fuzz.ts";
 import { policySuite } from "./policy.ts";
 import { proxySuite } from "./proxy.ts";
 import { recordSuite } from "./record.ts";
@@ -15,6 +16,7 @@ const SUITES: Readonly<Record<string, Suite>> = {
   dns: dnsSuite,
   proxy: proxySuite,
   agent: agentSuite,
+  "fuzz-proxy": fuzzSuite,
   record: recordSuite,
   churn: churnSuite,
 };

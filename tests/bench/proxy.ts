@@ -2,11 +2,12 @@
 import type { Machine } from "../lab/machine.ts";
 import { denoCommand } from "../lab/product.ts";
 import type { ClientJob, ClientTask } from "./client.ts";
+import { judgingUs } from "./judging.ts";
 import { ALLOWED_NAMES, NAME_COUNT } from "./names.ts";
 import { startPeer } from "./peers/peer.ts";
 import { PROXIES } from "./peers/proxies.ts";
 import { race } from "./race.ts";
-import type { BenchResult, Report } from "./result.ts";
+import { type BenchResult, compare, type Report } from "./result.ts";
 import { ORIGIN_ADDRESS, OUR_ADDRESS, PEER_ADDRESS, Stage } from "./stage.ts";
 import { requestsPerSec } from "./wrk.ts";
 
@@ -15,6 +16,7 @@ const RUN_SECS = 2;
 /** Gigabytes pass in this time. */
 const BULK_SECS = 1;
 const MANY_CLIENTS = 32;
+const IDLE_TUNNELS = 1_000;
 /** Of the small answers: about that of an API. */
 const ANSWER_BYTES = 1024;
 /** The server asked for, named by a rule in the middle of the set. */
@@ -22,6 +24,10 @@ const SERVER = ALLOWED_NAMES[NAME_COUNT / 2] ?? "";
 
 /** A proxy and its client. */
 interface Server {
+  /** Where the proxy runs. */
+  readonly machine: Machine;
+  /** Name of its processes, none of which are anything else's there. */
+  readonly program: string;
   readonly from: Machine;
   readonly proxy: ClientJob["proxy"];
 }
@@ -69,7 +75,26 @@ const CASES: readonly Case[] = [
     measure: (server) =>
       requestsPerSec({ ...server, server: SERVER, clients: MANY_CLIENTS, seconds: RUN_SECS }),
   },
+  {
+    what: { case: `memory, idle tunnels: ${IDLE_TUNNELS}`, unit: "MB", better: "lower" },
+    measure: idleMemoryMb,
+  },
 ];
+
+/** Megabytes of memory that the proxy's processes have while as many tunnels are open and silent. */
+async function idleMemoryMb({ from, proxy, machine, program }: Server): Promise<number> {
+  const task = { kind: "idle", seconds: RUN_SECS, tunnels: IDLE_TUNNELS } as const;
+  const job: ClientJob = { proxy, server: SERVER, task };
+  const command = denoCommand(new URL("./client.ts", import.meta.url));
+  const client = from.spawn([...command, JSON.stringify(job)]);
+  await client.line("stdout", (line) => line === "open");
+  const sizes = await machine.must(["ps", "-eo", "rss=,comm="]);
+  await client.ended;
+  const kilobytes = sizes.split("\n").map((line) => line.trim().split(/\s+/))
+    .filter(([, name]) => name === program)
+    .map(([size]) => Number(size));
+  return kilobytes.reduce((sum, size) => sum + size, 0) / 1_000;
+}
 
 /** Proxies on the same processors, to the same origin. */
 export async function proxySuite(
@@ -86,12 +111,23 @@ export async function proxySuite(
       ...["nc", "-z", PEER_ADDRESS, `${peer.port}`],
     ]);
     const proxy = { hostname: PEER_ADDRESS, port: peer.port };
-    peers[peer.name] = { from: stage.unfiltered, proxy };
+    peers[peer.name] = { machine: stage.peers, program: peer.name, from: stage.unfiltered, proxy };
   }
-  const ours: Server = { from: stage.agent, proxy: { hostname: OUR_ADDRESS, port: 8080 } };
+  const ours: Server = {
+    machine: stage.host,
+    program: "deno",
+    from: stage.agent,
+    proxy: { hostname: OUR_ADDRESS, port: 8080 },
+  };
   for (const { what, measure } of CASES) {
     progress(what.case);
     await measure(ours); // the engine compiles what is busy: not in the first turn only
     report(await race({ suite: "proxy", ...what }, measure, ours, peers));
   }
+  progress("policy alone");
+  report(compare({
+    ...{ suite: "proxy", case: "policy's own cost of a tunnel", unit: "µs", better: "lower" },
+    ours: await judgingUs(SERVER, RULES),
+    peers: {},
+  }));
 }

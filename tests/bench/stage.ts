@@ -109,7 +109,14 @@ export class Stage implements AsyncDisposable {
     await lab.startDaemon({
       rules: ruleFiles(ruleCount),
       // The peers have no limit for each client either.
-      flags: ["--dns-upstream", ORIGIN_ADDRESS, "--dns-query-rate", "1000000/1"],
+      flags: [
+        "--dns-upstream",
+        ORIGIN_ADDRESS,
+        "--dns-query-rate",
+        "1000000/1",
+        "--proxy-max-connections-per-agent",
+        "4096",
+      ],
       logFile: DAEMON_LOG,
     });
     const agent = await lab.agent();

@@ -144,6 +144,21 @@ Deno.test("a path that can be read in two ways is refused where policy would dif
   assert.ok((await lab.record()).includes("block http malformed"));
 });
 
+Deno.test("a path whose parameters servers may take out is refused where policy would differ", async () => {
+  await using origin = Origin.answering(ok("x"));
+  await using lab = await Lab.start({
+    rules: [{ condition: 'http.path == "/admin"', action: "block" }, { condition: "true" }],
+  });
+  const url = `http://a.example:${origin.port}`;
+  for (const path of ["/;/admin", "/admin;x", "/;v=1/admin;y", "/admin%3bx", "/;%2fadmin"]) {
+    assert.match(await lab.exchange(closing(url + path)), / 400 /, path);
+  }
+  assert.match(await lab.exchange(closing(`${url}/admin`)), / 403 /);
+  assert.equal(origin.received.length, 0);
+  assert.match(await lab.exchange(closing(`${url}/other;v=1/a`)), / 200 /);
+  assert.match(origin.received[0] ?? "", /^GET \/other;v=1\/a HTTP/);
+});
+
 Deno.test("a chunked body cannot hide its size from a rule: 411", async () => {
   await using origin = Origin.answering(ok("x"));
   await using lab = await Lab.start({

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { normalisePath, parseAuthority } from "../../lib/proxy/target.ts";
+import { normalisePath, parseAuthority, pathWithoutParameters } from "../../lib/proxy/target.ts";
 
 Deno.test("normalisePath() reads a path as the most forgiving server would", () => {
   const cases: readonly (readonly [string, string])[] = [
@@ -26,6 +26,21 @@ Deno.test("normalisePath() reads a path as the most forgiving server would", () 
     ["/.hidden", "/.hidden"],
   ];
   for (const [raw, normal] of cases) assert.equal(normalisePath(raw), normal, raw);
+});
+
+Deno.test("pathWithoutParameters() reads a path as servers do that know parameters of segments", () => {
+  const cases: readonly (readonly [string, string])[] = [
+    ["/a/b", "/a/b"],
+    ["/;/admin", "/admin"],
+    ["/;a=b;c/admin;d", "/admin"],
+    ["/public;x/..;y/admin", "/admin"],
+    ["/%3B/admin", "/admin"],
+    ["/a%3bb%20c/admin", "/a/admin"],
+    ["/;%2fadmin", "/admin"],
+    ["/;\\admin", "/admin"],
+    ["/a;b%5cc", "/a/c"],
+  ];
+  for (const [raw, read] of cases) assert.equal(pathWithoutParameters(raw), read, raw);
 });
 
 Deno.test("a normalised path is normal already and climbs nowhere (property)", () => {

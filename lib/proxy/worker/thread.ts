@@ -34,7 +34,7 @@ import {
 declare const self: DedicatedWorkerGlobalScope;
 
 /** Time between reports: nobody who looks a decision up by its id is quicker. */
-const REPORT_EVERY_MS = 20;
+const REPORT_EVERY_MS = 100;
 
 /** Decisions that do not wait for the next report to be due: it bounds memory. */
 const MAX_DECISIONS = 4_096;

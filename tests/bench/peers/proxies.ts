@@ -19,6 +19,7 @@ pid_filename none
 netdb_filename none
 coredump_dir none
 pinger_enable off
+max_filedescriptors 8192
 via off
 forwarded_for delete
 `,
@@ -36,7 +37,7 @@ Port 8888
 Timeout 60
 LogFile "/dev/null"
 LogLevel Critical
-MaxClients 200
+MaxClients 2000
 ConnectPort 443
 DisableViaHeader Yes
 `,
