@@ -3,8 +3,9 @@ import { OutcallError } from "../errors.ts";
 import { parseHost } from "../net/host.ts";
 import { compilePolicy } from "../rules/compile.ts";
 import { mentions } from "../rules/ir.ts";
-import { FACT_NAMES } from "../rules/language.ts";
+import { FACT_NAMES, type FactName } from "../rules/language.ts";
 import { lint } from "../rules/lint.ts";
+import { CAN_BE_TRUE, Evaluation } from "../rules/outcome.ts";
 import type { CompiledRule, Policy } from "../rules/policy.ts";
 
 /** Decision D10: rules of agents come after those that an operator put first. */
@@ -76,13 +77,20 @@ function objection({ rules }: Policy): string | null {
   return null;
 }
 
-/** Whether a condition reads anything about a connection. */
-function isAboutNetwork({ expr }: CompiledRule): boolean {
-  return FACT_NAMES.some((fact) => /^(network|http|dns)\./.test(fact) && mentions(expr, fact));
+/** What a connection, or a question about one, has facts of: everything but tools and containers. */
+const CONNECTION_FACTS: ReadonlySet<FactName> = new Set(
+  FACT_NAMES.filter((fact) => !/^(run|docker)\./.test(fact)),
+);
+
+/** Whether a condition could be true of some connection. */
+function mayOpen({ evaluate }: CompiledRule): boolean {
+  return (evaluate(new Evaluation({}, CONNECTION_FACTS)) & CAN_BE_TRUE) !== 0;
 }
 
+/** Hosts that become reachable; null: any. A rule that no connection can fulfil opens none. */
 function hostsIn(rule: CompiledRule): readonly string[] | null {
-  if (rule.hosts === null) return isAboutNetwork(rule) ? null : [];
+  if (!mayOpen(rule)) return [];
+  if (rule.hosts === null) return null;
   const canonical = (text: string): string => String(parseHost(text) ?? text);
   return [
     ...[...rule.hosts.exact].map(canonical),

@@ -78,6 +78,11 @@ async function act(client: AgentClient, action: Action): Promise<number> {
     const denial = await denialOf(client, action);
     if (denial !== null) {
       complain(`denied: ${denial}`);
+      if (action.action_type === "network_call") {
+        complain(
+          `hint: outcall-agent request ${action.target} --reason "<why you need it>" --wait`,
+        );
+      }
       return EXIT.refused;
     }
     if (isCancelled) return EXIT.terminated;

@@ -11,14 +11,16 @@ function celText(text: string): string {
 }
 
 /**
- * Rules that allow `agent` (its name, as the daemon knows it) to reach what `target` names: for an
- * http URL its host, port, method and path; for https its host and port, since no more can be seen.
+ * Rules that allow `agent` (its name, as the daemon knows it) to reach what `target` names: its host
+ * and port, and of plain HTTP the path, unless the URL is all about a host. Of https no more can be
+ * seen.
+ * @param method Null: none was named, which means GET for a path, and any for a host.
  * The same arguments give the same text, so that asking twice is one request.
  */
 export async function proposeRules(
   agent: string,
   target: string,
-  method: string,
+  method: string | null,
 ): Promise<Proposed> {
   const url = URL.parse(target);
   if (url === null || (url.protocol !== "https:" && url.protocol !== "http:")) {
@@ -30,13 +32,14 @@ export async function proposeRules(
   const isTls = url.protocol === "https:";
   const port = url.port === "" ? (isTls ? 443 : 80) : Number(url.port);
   const host = url.hostname.replace(/^\[|\]$/g, "");
+  const hasPath = /^[^:]+:\/\/[^/?#]+[/?#]/.test(target);
+  const onlyMethod = method ?? (hasPath ? "GET" : null);
   const clauses = [
     `agent.name == ${celText(agent)}`,
     `http.host == ${celText(host)}`,
     `network.port == ${port}`,
-    ...(isTls
-      ? []
-      : [`http.method == ${celText(method)}`, `http.path == ${celText(url.pathname)}`]),
+    ...(isTls || onlyMethod === null ? [] : [`http.method == ${celText(onlyMethod)}`]),
+    ...(isTls || !hasPath ? [] : [`http.path == ${celText(url.pathname)}`]),
   ];
   const condition = clauses.join(" && ");
   const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(condition));

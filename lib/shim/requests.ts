@@ -13,7 +13,8 @@ export interface WantedRules {
   readonly url: string | null;
   /** Path of a rule file. */
   readonly file: string | null;
-  readonly method: string;
+  /** Null: none was named. */
+  readonly method: string | null;
   readonly reason: string | null;
   readonly forSecs: number | null;
   readonly wait: boolean;
@@ -44,7 +45,7 @@ export function parseRequest(args: readonly string[]): WantedRules | null {
   const forSecs = options["--for"] === undefined ? null : seconds(options["--for"]);
   if (more.length > 0 || (url === null) === (file === null)) return null;
   if (forSecs !== null && Number.isNaN(forSecs)) return null;
-  const method = (options["--method"] ?? "GET").toUpperCase();
+  const method = options["--method"]?.toUpperCase() ?? null;
   return {
     url: url === null || url.includes("://") ? url : `https://${url}`,
     file,
@@ -89,7 +90,7 @@ export async function request(
     const { allowed } = await client.ask("POST", "/v1/permissions/check", {
       action_type: "network_call",
       target: wanted.url,
-      metadata: { method: wanted.method },
+      metadata: { method: wanted.method ?? "GET" },
     });
     if (allowed === true) {
       console.log(`${wanted.url} is allowed already`);

@@ -31,7 +31,8 @@ export const GUIDE = `You work behind outcall, a firewall that denies everything
 
 How a refusal looks
   - a name does not resolve (NXDOMAIN), though it exists
-  - the proxy answers 403 with a header X-Outcall-Reason and a decision id
+  - the proxy answers 403, with headers X-Outcall-Block-Reason and X-Outcall-Decision, and with how to
+    ask; https clients only say that the proxy's CONNECT failed with 403
   - a connection that does not use the proxy just times out
 A refusal is the policy, not a fault: asking the same again changes nothing. Do not retry, and do not
 look for a way around; every attempt is recorded.
@@ -41,6 +42,7 @@ Before you reach out
 
 When you need something that is refused, ask the operator, once:
   outcall-agent request https://api.example.com --reason "what you need it for" --for 1h --wait
+Of https only host and port can be opened; of plain http also one path and method: name them.
 It prints a request id, waits for the answer, and ends with 0 when the access works, 1 when the
 operator said no. Without --wait go on with other work and look later:
   outcall-agent status rr-0123456789ab

@@ -9,7 +9,7 @@ import { CLIENTS } from "../lab/engine.ts";
 import { Lab } from "../lab/lab.ts";
 import type { Finished } from "../lab/process.ts";
 import { labTest } from "../lab/requirements.ts";
-import { SHIM_MOUNTS, SHIM_SCRIPT } from "../lab/shim.ts";
+import { SHIM_MOUNTS, SHIM_PARTS, SHIM_SCRIPT, shimScript } from "../lab/shim.ts";
 
 const TOOLS = [
   ...["nft", "ip", "iptables", "unshare", "nsenter", "dockerd", "docker"],
@@ -43,7 +43,10 @@ labTest("an agent asks, is refused, proposes, and gets what the operator grants"
     "etc/ssl/certs/ca-certificates.crt": lab.internet.rootPem,
   });
   await host.write("/usr/local/bin/outcall-agent.lab", SHIM_SCRIPT, 0o755);
-  let daemon = await lab.startDaemon({ rules: { "agent.yaml": RULES } });
+  // Whose runtime is mounted, since a hardened container's /tmp hides what the image has there.
+  await host.write("/usr/local/bin/outcall-agent.packed", shimScript("/opt/deno"), 0o755);
+  const flags = ["--shim-host-path", "/usr/local/bin/outcall-agent.packed"];
+  let daemon = await lab.startDaemon({ rules: { "agent.yaml": RULES }, flags });
   await lab.cli("network", "create", "--name", "agent-net");
 
   const start = async (name: string, ...options: readonly string[]): Promise<void> => {
@@ -62,31 +65,37 @@ labTest("an agent asks, is refused, proposes, and gets what the operator grants"
   await start("worker-1");
   await start("other");
 
-  await t.step("whoami: the kernel and Docker say who it is (S013-AS-001)", async () => {
-    const { code, stdout, stderr } = await shim("whoami");
-    assert.equal(code, 0, stderr);
-    const answer: { name: string; address: string; container_id: string } = JSON.parse(stdout);
-    assert.deepEqual([answer.name, answer.address], ["worker", "10.200.0.2"]);
-    assert.match(answer.container_id, /^[0-9a-f]{64}$/);
-  });
-
-  await t.step("check: exit 0 for what will work, 1 for what will not (D31)", async () => {
-    assert.equal((await shim("check", "network", "https://api.openai.com/v1")).code, 0);
-    const refused = await shim("check", "network", "https://example.com");
-    assert.equal(refused.code, 1);
-    assert.match(
-      refused.stderr,
-      /^denied: no rule allows network_call to https:\/\/example\.com \(/,
-    );
-    assert.equal((await shim("check", "file", "/workspace/a")).code, 0);
-    assert.equal((await shim("check", "file", "/etc/shadow")).code, 1);
-    assert.equal((await shim("read", "/workspace/a")).code, 0);
-    assert.equal((await shim("write", "/etc/shadow")).code, 1);
-    assert.equal((await shim("fetch", "https://example.com")).code, 1);
-  });
+  await t.step(
+    "whoami: the kernel and Docker say who it is (S013-AS-001, S004-AS-001, S004-SC-001)",
+    async () => {
+      const { code, stdout, stderr } = await shim("whoami");
+      assert.equal(code, 0, stderr);
+      const answer: { name: string; address: string; container_id: string } = JSON.parse(stdout);
+      assert.deepEqual([answer.name, answer.address], ["worker", "10.200.0.2"]);
+      assert.match(answer.container_id, /^[0-9a-f]{64}$/);
+    },
+  );
 
   await t.step(
-    "exec: exactly the argument vector, its exit code, and nothing when denied",
+    "check: exit 0 for what will work, 1 for what will not (D31, S004-AS-002, S004-AS-003, S004-SC-002)",
+    async () => {
+      assert.equal((await shim("check", "network", "https://api.openai.com/v1")).code, 0);
+      const refused = await shim("check", "network", "https://example.com");
+      assert.equal(refused.code, 1);
+      assert.match(
+        refused.stderr,
+        /^denied: no rule allows network_call to https:\/\/example\.com \(.*\nhint: outcall-agent request/,
+      );
+      assert.equal((await shim("check", "file", "/workspace/a")).code, 0);
+      assert.equal((await shim("check", "file", "/etc/shadow")).code, 1);
+      assert.equal((await shim("read", "/workspace/a")).code, 0);
+      assert.equal((await shim("write", "/etc/shadow")).code, 1);
+      assert.equal((await shim("fetch", "https://example.com")).code, 1);
+    },
+  );
+
+  await t.step(
+    "exec: exactly the argument vector, its exit code, and nothing when denied (S005-AS-001, S005-AS-003, S005-AS-004)",
     async () => {
       assert.equal((await shim("exec", "true")).code, 0);
       assert.equal((await shim("id", "-u")).stdout, "0\n");
@@ -139,42 +148,69 @@ labTest("an agent asks, is refused, proposes, and gets what the operator grants"
     assert.match(operator.stdout, /not open to processes inside containers/);
   });
 
-  await t.step("refused, requested, approved, used, expired (the loop)", async () => {
-    const url = "https://example.com/";
-    assert.equal((await inside("worker-1", ...CURL, url)).stdout, "000 403");
-    const waiting = shim("request", url, "--reason", "read the page", "--for", "1h", "--wait");
-    let id = "";
-    for (let polls = 0; id === "" && polls < 200; polls++) {
-      id = /rr-[0-9a-f]{12}/.exec((await lab.cli("requests", "list")).stdout)?.[0] ?? "";
-    }
-    assert.match(id, /^rr-/);
-    const shown = (await lab.cli("requests", "show", id)).stdout;
-    assert.match(shown, /Agent: +worker \(10\.200\.0\.2 on outcall-agent-net\)/);
-    assert.match(shown, /Opens: +example\.com\n/);
-    assert.match(shown, /Why: +read the page/);
+  await t.step(
+    "a hardened container has shim and socket, and can change neither (S005-AS-010, S005-EC-009, S005-SC-008)",
+    async () => {
+      const volumes = [...SHIM_PARTS, `${Deno.execPath()}:/opt/deno:ro`];
+      const made = await lab.cli(...[
+        ...["container", "create", "--image", "python:3.12", "--network", "agent-net"],
+        ...["--name", "hardened", ...volumes.flatMap((volume) => ["--volume", volume])],
+        ...["--", "sleep", "600"],
+      ]);
+      assert.equal(made.code, 0, made.stderr);
+      const who = await inside("hardened", "outcall-agent", "whoami");
+      assert.match(who.stdout, /"name":"hardened"/, who.stderr);
+      const { stdout } = await inside("hardened", "python3", "-c", TAMPER);
+      assert.deepEqual(stdout.split("\n"), ["EROFS", "EROFS", "EROFS", "agent.sock", ""]);
+    },
+  );
 
-    const approved = await lab.cli("requests", "approve", id, "--for", "6s");
-    assert.equal(approved.stdout, `Rule request "${id}" approved; 4 rule(s) loaded.\n`);
-    const { code, stdout } = await waiting;
-    assert.equal(code, 0);
-    assert.match(stdout, new RegExp(`${id} approved, operator approved at .*, until `));
-    assert.equal((await inside("worker-1", ...CURL, url)).stdout, "200 200");
-    assert.equal((await inside("other", ...CURL, url)).stdout, "000 403"); // it was for one agent
+  await t.step(
+    "refused, requested, approved, used, expired: the loop (S004-AS-006, S004-AS-007, S004-SC-005)",
+    async () => {
+      const url = "https://example.com/";
+      assert.equal((await inside("worker-1", ...CURL, url)).stdout, "000 403");
+      const waiting = shim("request", url, "--reason", "read the page", "--for", "1h", "--wait");
+      let id = "";
+      for (let polls = 0; id === "" && polls < 200; polls++) {
+        id = /rr-[0-9a-f]{12}/.exec((await lab.cli("requests", "list")).stdout)?.[0] ?? "";
+      }
+      assert.match(id, /^rr-/);
+      const shown = (await lab.cli("requests", "show", id)).stdout;
+      assert.match(shown, /Agent: +worker \(10\.200\.0\.2 on outcall-agent-net\)/);
+      assert.match(shown, /Opens: +example\.com\n/);
+      assert.match(shown, /Why: +read the page/);
 
-    const tunnel = inside("worker-1", "python3", "-c", OPEN_TUNNEL);
-    const file = `/etc/outcall/rules.d/agent-${id}.yaml`;
-    assert.equal(await host.must(["stat", "-c", "%a", file]), "600\n");
-    for (let polls = 0; (await host.run(["test", "-e", file])).code === 0 && polls < 200; polls++) {
-      await new Promise((resolve) => setTimeout(resolve, 50));
-    }
-    const cut = await tunnel;
-    assert.equal(cut.stdout, "200 open\ncut\n", cut.stderr);
-    assert.equal((await inside("worker-1", ...CURL, url)).stdout, "000 403");
-    const history = (await lab.cli("requests", "show", id)).stdout;
-    assert.match(history, /Status: +expired\n/);
-    assert.match(history, /By: +uid 0\n/);
-    assert.equal((await shim("status", id)).code, 1);
-  });
+      const approved = await lab.cli("requests", "approve", id, "--for", "6s");
+      assert.equal(approved.stdout, `Rule request "${id}" approved; 4 rule(s) loaded.\n`);
+      const { code, stdout } = await waiting;
+      assert.equal(code, 0);
+      assert.match(stdout, new RegExp(`${id} approved, operator approved at .*, until `));
+      assert.equal((await inside("worker-1", ...CURL, url)).stdout, "200 200");
+      assert.equal((await inside("other", ...CURL, url)).stdout, "000 403"); // it was for one agent
+
+      const tunnel = inside("worker-1", "python3", "-c", OPEN_TUNNEL);
+      const file = `/etc/outcall/rules.d/agent-${id}.yaml`;
+      assert.equal(await host.must(["stat", "-c", "%a", file]), "600\n");
+      for (
+        let polls = 0;
+        (await host.run(["test", "-e", file])).code === 0 && polls < 200;
+        polls++
+      ) {
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+      const cut = await tunnel;
+      assert.equal(cut.stdout, "200 open\ncut\n", cut.stderr);
+      assert.equal((await inside("worker-1", ...CURL, url)).stdout, "000 403");
+      const history = (await lab.cli("requests", "show", id)).stdout;
+      assert.match(history, /Status: +expired\n/);
+      assert.match(
+        history,
+        /History:\n.* asked by worker: read the page\n.* approved by uid 0 until .*\n.* expired\n/,
+      );
+      assert.equal((await shim("status", id)).code, 1);
+    },
+  );
 
   await t.step("a rejection ends the waiting with the operator's words", async () => {
     const asked = await shim("request", "https://github.com/", "--reason", "clone");
@@ -203,13 +239,31 @@ labTest("an agent asks, is refused, proposes, and gets what the operator grants"
       await daemon.kill();
       assert.equal((await child).code, 5); // and not 0, a minute later
       assert.equal((await shim("exec", "true")).code, 5);
-      daemon = await lab.startDaemon({});
+      daemon = await lab.startDaemon({ flags });
       assert.equal((await shim("exec", "true")).code, 0);
+      assert.equal((await inside("hardened", "outcall-agent", "exec", "true")).code, 0);
       assert.equal((await shim("status", pending)).stdout, `${pending} pending\n`);
     },
   );
   await daemon.stop();
 });
+
+/** Tries to change shim and socket folder, and lists the folder. */
+const TAMPER = `
+import errno, os
+shim = "/usr/local/bin/outcall-agent"
+for attempt in (
+    lambda: open(shim, "w"),
+    lambda: os.chmod(shim, 0o777),
+    lambda: open("/run/outcall/other.sock", "w"),
+):
+    try:
+        attempt()
+        print("changed")
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+print(" ".join(os.listdir("/run/outcall")))
+`;
 
 /** Opens a tunnel, says so, and waits until somebody cuts it. */
 const OPEN_TUNNEL = `

@@ -11,7 +11,8 @@ function inCheckout(part: string): string {
   return fileURLToPath(new URL(`../../${part}`, import.meta.url));
 }
 
-function script(deno: string, root: string): string {
+/** `outcall-agent` for a place that has the runtime at `deno`, and the checkout at `root`. */
+export function shimScript(deno: string, root: string = ROOT): string {
   return `#!/bin/sh
 export DENO_NO_UPDATE_CHECK=1 DENO_DIR=/tmp/deno HOME=/tmp
 exec ${deno} run -qA --no-config --no-remote --no-npm ${root}/shim.ts "$@"
@@ -22,11 +23,16 @@ exec ${deno} run -qA --no-config --no-remote --no-npm ${root}/shim.ts "$@"
  * What `outcall-agent` is in a container whose image has the runtime where we have it; to be written
  * on the host, and mounted.
  */
-export const SHIM_SCRIPT = script(Deno.execPath(), ROOT);
+export const SHIM_SCRIPT = shimScript(Deno.execPath());
+
+/** Mounts that put this checkout's part of the shim into a container. */
+export const SHIM_PARTS: readonly string[] = PARTS.map((part) =>
+  `${inCheckout(part)}:${ROOT}/${part}:ro`
+);
 
 /** Options of `docker run` that put shim and agent socket into a container. */
 export const SHIM_MOUNTS: readonly string[] = [
-  ...PARTS.map((part) => `${inCheckout(part)}:${ROOT}/${part}:ro`),
+  ...SHIM_PARTS,
   "/usr/local/bin/outcall-agent.lab:/usr/local/bin/outcall-agent:ro",
   "/run/outcall/agent.sock.d:/run/outcall",
 ].flatMap((mount) => ["-v", mount]);
@@ -44,5 +50,5 @@ export async function installShim(machine: Machine): Promise<void> {
     const source = part === "deno" ? Deno.execPath() : inCheckout(part);
     await machine.must(["mount", "--bind", source, `${folder}/${part}`]);
   }
-  await machine.write("/usr/local/bin/outcall-agent", script(deno, folder), 0o755);
+  await machine.write("/usr/local/bin/outcall-agent", shimScript(deno, folder), 0o755);
 }

@@ -136,6 +136,28 @@ Deno.test("a proposal is valid, about one host and one agent, and the same each 
     const { rules } = checkProposal("request.yaml", first.ruleFile);
     deepEqual(rules.map(({ hosts }) => hosts), [[host]]);
   }
+  const conditions: string[] = [];
+  for (
+    const [url, method] of [
+      ["http://a.example", null],
+      ["http://a.example", "POST"],
+      ["http://a.example/", null],
+      ["http://a.example/x?y", "PUT"],
+      ["https://a.example/x", "PUT"],
+    ] as const
+  ) {
+    const proposed = await proposeRules("w", url, method);
+    if (!proposed.ok) throw new Error(proposed.message);
+    const [rule] = checkProposal("request.yaml", proposed.ruleFile).rules;
+    conditions.push(rule?.condition.split(" && ").slice(2).join(" && ") ?? "");
+  }
+  deepEqual(conditions, [
+    "network.port == 80",
+    'network.port == 80 && http.method == "POST"',
+    'network.port == 80 && http.method == "GET" && http.path == "/"',
+    'network.port == 80 && http.method == "PUT" && http.path == "/x"',
+    "network.port == 443",
+  ]);
   equal((await proposeRules("a", "https://u:p@x.example/", "GET")).ok, false);
   equal((await proposeRules("a", "ftp://x.example/", "GET")).ok, false);
 });

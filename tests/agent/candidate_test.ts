@@ -1,0 +1,32 @@
+import { deepEqual, ok } from "node:assert/strict";
+import { checkProposal } from "../../lib/agent/candidate.ts";
+
+const opens = (condition: string): readonly string[] | null => {
+  const text = `version: "1"\nrules:\n  - { id: r, action: allow, condition: '${condition}' }\n`;
+  return checkProposal("request.yaml", text).rules[0]?.hosts ?? null;
+};
+
+Deno.test("what a proposal opens is never told smaller than it is", () => {
+  for (
+    const [condition, hosts] of [
+      ["true", null],
+      ['agent.name == "coder"', null],
+      ['agent.name == "coder" || run.tool == "git"', null],
+      ['run.tool != "rm" || true', null],
+      ["network.port == 443", null],
+      ['http.host != "a.example"', null],
+      ['run.tool == "git"', []],
+      ['run.tool == "git" && agent.name == "coder"', []],
+      ['docker.image == "alpine"', []],
+      ['run.tool == "git" && http.host == "a.example"', []],
+      ['http.host == "b.example" || http.host == "a.example"', ["a.example", "b.example"]],
+      ['http.host.endsWith(".a.example") && network.port == 443', ["*.a.example"]],
+    ] as const
+  ) deepEqual(opens(condition), hosts, condition);
+});
+
+Deno.test("a proposal that opens everything is warned of", () => {
+  const text = 'version: "1"\nrules:\n  - { id: wide, action: allow, condition: "true" }\n';
+  const { warnings } = checkProposal("request.yaml", text);
+  ok(warnings.includes('rule "wide" may allow any host'), warnings.join());
+});
