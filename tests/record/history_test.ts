@@ -142,7 +142,7 @@ labTest(
           return decisions.length === 1;
         });
       } finally {
-        await run("umount", disk);
+        await run("umount", "--lazy", disk); // whatever still has a file open there
       }
     }),
 );
