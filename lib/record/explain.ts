@@ -3,7 +3,7 @@ import type { Decision } from "../decision.ts";
 import { diffRules } from "../rules/diff.ts";
 import { explainEach, type ExplainedStep } from "../rules/explain.ts";
 import type { PolicyHistory } from "../rules/history.ts";
-import type { Policy } from "../rules/policy.ts";
+import { buildPolicy, type Policy } from "../rules/policy.ts";
 import { type Proposal, propose } from "../rules/propose.ts";
 import { walkOf } from "../rules/replay.ts";
 import { adviceFor, meaningOf } from "./advice.ts";
@@ -41,6 +41,7 @@ function isSamePolicy(a: Policy, b: Policy): boolean {
 
 function rulesSince(then: Policy | null, current: Policy): RulesSince {
   if (then === null) return "forgotten";
+  if (then === current) return "same";
   return isSamePolicy(then, current) ? "same" : "changed";
 }
 
@@ -70,7 +71,8 @@ export function explainDecision(
 ): DecisionExplanation {
   const steps = walkOf(decision);
   const wasAsked = decision.generation > 0 && steps.length > 0;
-  const policy = wasAsked ? history.at(decision.generation, Date.parse(decision.time)) : null;
+  const data = wasAsked ? history.at(decision.generation, Date.parse(decision.time)) : null;
+  const policy = data === null ? null : data === current.data ? current : buildPolicy(data);
   const rules = wasAsked ? rulesSince(policy, current) : "not_asked";
   const then = policy === null
     ? null

@@ -1,5 +1,5 @@
 /** The rules of before: what a decision is explained by, as long as it is kept. */
-import { buildPolicy, type Policy, type PolicyData } from "./policy.ts";
+import type { PolicyData } from "./policy.ts";
 
 /** Sets of rules that are kept, the one in force included. */
 const MAX_GENERATIONS = 32;
@@ -28,8 +28,8 @@ export class PolicyHistory {
    * The rules of a generation, or null when they are no longer kept.
    * @param atMs When they decided: another daemon counted its generations from 1, too.
    */
-  at(generation: number, atMs: number): Policy | null {
+  at(generation: number, atMs: number): PolicyData | null {
     const found = this.#kept.find(({ data }) => data.generation === generation);
-    return found === undefined || atMs < found.sinceMs ? null : buildPolicy(found.data);
+    return found === undefined || atMs < found.sinceMs ? null : found.data;
   }
 }

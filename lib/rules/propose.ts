@@ -9,6 +9,7 @@ import { decide } from "./decide.ts";
 import type { RecordedAttempt } from "./diff.ts";
 import { ownDomain } from "./domain.ts";
 import { type Draft, draftText, fileText, literal, newRuleId } from "./draft.ts";
+import { HostIndex } from "./index.ts";
 import { lint } from "./lint.ts";
 import { buildPolicy, type CompiledRule, type Policy, type RuleData } from "./policy.ts";
 import { type Subject, subjectOf, walkOf } from "./replay.ts";
@@ -223,10 +224,19 @@ function shapesOf(subject: Subject): Shape[] {
 function withRule(policy: Policy, rule: RuleData): Policy {
   const after = policy.rules.findIndex(({ priority }) => priority > DEFAULT_PRIORITY);
   const at = after < 0 ? policy.rules.length : after;
-  return buildPolicy({
-    generation: policy.generation,
-    rules: policy.data.rules.toSpliced(at, 0, rule),
-  });
+  // The rules that there are need not be compiled again: there may be thousands.
+  const rules = policy.rules.toSpliced(
+    at,
+    0,
+    ...buildPolicy({ generation: 0, rules: [rule] }).rules,
+  );
+  return {
+    ...policy,
+    rules,
+    byId: new Map(rules.map((each) => [each.id, each])),
+    index: new HostIndex(rules.map(({ expr }) => expr)),
+    data: { ...policy.data, rules: policy.data.rules.toSpliced(at, 0, rule) },
+  };
 }
 
 /**
