@@ -54,19 +54,25 @@ export class DecisionTracer {
 
   /** To be a sink of the decision log. */
   readonly trace: DecisionSink = (decision: Decision, change: Change): void => {
-    const { layer, tunnel, time, updated, durationMs, upstreamMs } = decision;
-    if (change === "new") this.#span(layer, decision, Date.parse(time), durationMs ?? upstreamMs);
-    else if (tunnel !== undefined) {
-      this.#span("tunnel", decision, Date.parse(updated ?? time), durationMs);
+    const { layer, tunnel, time, updated, durationMs = 0, upstreamMs } = decision;
+    const decidedAtMs = Date.parse(time);
+    if (change === "new") {
+      const tookMs = tunnel === undefined ? durationMs || (upstreamMs ?? 0) : 0;
+      this.#span(layer, decision, decidedAtMs, tookMs);
+    }
+    // One that ended at once may be new with its end.
+    if (tunnel !== undefined) {
+      const endedAtMs = updated === undefined ? decidedAtMs + durationMs : Date.parse(updated);
+      this.#span("tunnel", decision, endedAtMs, durationMs);
     }
   };
 
   /** A span that ended at `endMs`. Each is a trace of its own: nothing of ours called it. */
-  #span(name: string, decision: Decision, endMs: number, durationMs: number | null = 0): void {
+  #span(name: string, decision: Decision, endMs: number, durationMs: number): void {
     const span: Span = this.#tracer.startSpan(`outcall ${name}`, {
       root: true,
       kind: SpanKind.SERVER,
-      startTime: endMs - (durationMs ?? 0),
+      startTime: endMs - durationMs,
       attributes: attributesOf(decision),
     });
     span.end(endMs);

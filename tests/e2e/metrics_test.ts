@@ -83,7 +83,7 @@ labTest("a scraper reads what agents did, on the operator socket and on loopback
 
   await t.step("agents reach them by no way (D14)", async () => {
     const direct = ["127.0.0.1", "10.200.255.1", "81.2.69.1"]
-      .map((address) => [...curl, `http://${address}:${PORT}/metrics`]);
+      .map((address) => ["curl", "-sS", "-m", "1", `http://${address}:${PORT}/metrics`]);
     const proxied = [...curl, "-x", "http://10.200.255.1:8080", url];
     for (const argv of [...direct, proxied]) {
       const { code, stdout } = await agent.run(argv);

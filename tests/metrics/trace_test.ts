@@ -1,6 +1,7 @@
 import { deepEqual, equal, ok } from "node:assert/strict";
 import { DecisionLog, type NewDecision } from "../../lib/decision.ts";
-import { attributesOf, decisionTracing } from "../../lib/metrics/trace.ts";
+import { attributesOf, DecisionTracer, decisionTracing } from "../../lib/metrics/trace.ts";
+import { INVALID_SPAN_CONTEXT, trace, type Tracer } from "@opentelemetry/api";
 
 const BLOCKED: NewDecision = {
   generation: 4,
@@ -53,6 +54,41 @@ Deno.test("every field of an attempt is in the span", () => {
   };
   const values = Object.values(attributesOf(new DecisionLog().record({ ...BLOCKED, attempt })));
   for (const value of Object.values(attempt)) ok(values.includes(value), `${value}`);
+});
+
+/** Remembers which spans were begun, and how long each lasted. */
+function remembering(spans: (readonly [name: string, durationMs: number])[]): Tracer {
+  return {
+    startSpan: (name, { startTime = 0 } = {}) => {
+      const span = trace.wrapSpanContext(INVALID_SPAN_CONTEXT);
+      span.end = (endTime): void => {
+        spans.push([name, Number(endTime) - Number(startTime)]);
+      };
+      return span;
+    },
+    startActiveSpan: trace.getTracer("none").startActiveSpan,
+  };
+}
+
+Deno.test("a decision is one span, a tunnel that has ended one more, growth of other kinds none", () => {
+  const spans: (readonly [string, number])[] = [];
+  const log = new DecisionLog();
+  log.addSink(new DecisionTracer(remembering(spans)).trace);
+  const tunnel = { upBytes: 1, downBytes: 2, end: "closed" } as const;
+  log.record({ ...BLOCKED, layer: "dns", upstreamMs: 30 });
+  log.record({ ...BLOCKED, layer: "http", durationMs: 8 });
+  log.update(log.record(BLOCKED), { durationMs: 900, tunnel });
+  log.record({ ...BLOCKED, durationMs: 5, tunnel });
+  log.update(log.record({ ...BLOCKED, layer: "kernel" }), { count: 7 });
+  deepEqual(spans, [
+    ["outcall dns", 30],
+    ["outcall http", 8],
+    ["outcall connect", 0],
+    ["outcall tunnel", 900],
+    ["outcall connect", 0],
+    ["outcall tunnel", 5],
+    ["outcall kernel", 0],
+  ]);
 });
 
 Deno.test("nothing is traced unless Deno exports", () => {
