@@ -6,9 +6,10 @@
  */
 import type { BridgeStatus } from "../api/services.ts";
 import { messageOf, OutcallError } from "../errors.ts";
+import { SystemError } from "../linux/libc.ts";
 import { applyRuleset, deleteTable, listTable } from "../linux/nft.ts";
 import { type Link, RouteNetlink } from "../linux/rtnetlink.ts";
-import { logger } from "../log.ts";
+import { hostInLog, logger } from "../log.ts";
 import { Mutex } from "../mutex.ts";
 import { Cidr } from "../net/cidr.ts";
 import { Ip } from "../net/ip.ts";
@@ -24,6 +25,16 @@ import {
   isManagedName,
 } from "./names.ts";
 import { type Grant, type GrantRequest, Grants } from "./grants.ts";
+import {
+  bringUp,
+  inUse,
+  isolate,
+  linkProblems,
+  notABridge,
+  plugIn,
+  removeBridges,
+  setDownUnused,
+} from "./links.ts";
 import { BridgeMemory } from "./memory.ts";
 import { type DirectAsk, DirectOpener } from "./opener.ts";
 import { listedPins, PORT_TABLE, portTable } from "./port_table.ts";
@@ -58,24 +69,6 @@ export interface BridgesOptions {
   readonly memoryPath: string | null;
 }
 
-function notABridge(link: Link): OutcallError {
-  return new OutcallError(
-    409,
-    "bridge.not_a_bridge",
-    `'${link.name}' exists, but it is a ${link.kind ?? "network interface"}, not a bridge`,
-    { hint: "give --bridge another name, or remove that interface" },
-  );
-}
-
-function inUse(names: readonly string[]): OutcallError {
-  return new OutcallError(
-    409,
-    "bridge.in_use",
-    `the bridge is in use by: ${names.join(", ")}`,
-    { hint: "stop these containers or disconnect them from their managed network first" },
-  );
-}
-
 /** What a look at the ports showed. */
 interface PortLook extends Pins {
   readonly ports: readonly Link[];
@@ -84,18 +77,6 @@ interface PortLook extends Pins {
 /** One text for all looks from which the same tables follow. */
 function portsKey(ports: readonly Link[], pins: readonly Pin[]): string {
   return JSON.stringify([ports.map(({ name, index }) => [name, index]), pins]);
-}
-
-/** Isolates a port (decision D13); whether it is isolated now. */
-function isolate(netlink: RouteNetlink, port: Link): boolean {
-  if (port.isolated) return true;
-  try {
-    netlink.isolate(port);
-    return true;
-  } catch (error) {
-    log.warn("port {port} stays cut off: {reason}", { port: port.name, reason: messageOf(error) });
-    return false;
-  }
 }
 
 /** The managed bridges of this host. All operations run one at a time. */
@@ -196,7 +177,7 @@ export class Bridges {
         else this.#segments.set(segment.bridge, before);
         throw error;
       }
-      this.#bringUp(netlink, segment.bridge, segment);
+      bringUp(netlink, segment.bridge, segment);
       log.info("attached {network} to {bridge}", { ...segment });
     });
   }
@@ -210,11 +191,11 @@ export class Bridges {
     return this.#mutex.run(async () => {
       using netlink = new RouteNetlink();
       const link = netlink.link(segment.bridge);
-      if (link !== null) this.#remove(netlink, [link]);
+      if (link !== null) removeBridges(netlink, [link]);
       this.#segments.delete(segment.bridge);
       this.#memory.remove([segment.bridge]);
       await this.#apply(netlink);
-      if (segment.bridge === this.name) this.#bringUp(netlink, this.name, null);
+      if (segment.bridge === this.name) bringUp(netlink, this.name, null);
       log.info("detached {network} from {bridge}", { ...segment });
     });
   }
@@ -289,7 +270,7 @@ export class Bridges {
         log.info("grant {id}: {agent} may reach {destination} {protocol}/{port} for {time}", {
           id,
           agent,
-          destination,
+          destination: hostInLog(destination),
           protocol,
           port,
           time: ttlSecs === null ? "good" : `${ttlSecs} s`,
@@ -435,11 +416,14 @@ export class Bridges {
   up(): Promise<void> {
     return this.#mutex.run(async () => {
       using netlink = new RouteNetlink();
-      for (const found of this.#discover(netlink)) {
-        if (!this.#segments.has(found.bridge)) this.#segments.set(found.bridge, found);
-      }
+      const found = this.#discover(netlink).filter(({ bridge }) => !this.#segments.has(bridge));
+      for (const segment of found) this.#segments.set(segment.bridge, segment);
       this.#isDown = false;
-      await this.#raise(netlink);
+      // Start-up asks twice, and each time it is applied costs a tenth of a second.
+      const isCovered = found.length === 0 && await this.#isApplied() &&
+        !this.#havePortsChanged(netlink);
+      if (!isCovered) await this.#apply(netlink);
+      this.#bringAllUp(netlink);
     });
   }
 
@@ -457,7 +441,7 @@ export class Bridges {
       const links = await this.#coveredLinks(netlink);
       this.#isDown = true;
       // A container that is attached from here on meets a link that is down: no unfiltered moment.
-      this.#setDownUnused(netlink, links);
+      setDownUnused(netlink, links);
       for (const { family, name } of TABLES) {
         try {
           await deleteTable(family, name);
@@ -486,14 +470,15 @@ export class Bridges {
     return this.#mutex.run(async () => {
       if (this.#isDown) return [];
       using netlink = new RouteNetlink();
-      const wrong = this.#linkProblems(netlink);
+      const wrong = linkProblems(netlink, this.#bridgeNames(), this.#segments, this.#pins ?? []);
       if (!this.#tables.areApplied) wrong.push("the firewall could not be applied");
       else if (withTables && !await this.#isApplied()) wrong.push("the firewall was changed");
       if (wrong.length > 0) {
         log.error("repairing: {wrong}", { wrong: wrong.join(", ") });
         this.#tables.forget();
         this.#direct.distrust();
-        await this.#raise(netlink);
+        await this.#apply(netlink);
+        this.#bringAllUp(netlink);
         this.#lastRepair = { at: new Date().toISOString(), wrong };
         log.warn("repaired: {wrong}", { wrong: wrong.join(", ") });
       } else if (this.#havePortsChanged(netlink)) {
@@ -503,50 +488,17 @@ export class Bridges {
     });
   }
 
-  /** Covers everything known, then brings it up. */
-  async #raise(netlink: RouteNetlink): Promise<void> {
-    await this.#apply(netlink);
-    const names = new Set([this.name, ...this.#segments.keys()]);
-    for (const name of names) this.#bringUp(netlink, name, this.#segments.get(name) ?? null);
-    this.#plugIn(netlink);
+  /** Bridges that are to be there, the default network's first. */
+  #bridgeNames(): readonly string[] {
+    return [...new Set([this.name, ...this.#segments.keys()])];
   }
 
-  /** What is wrong with bridges and ports that were in order before. */
-  #linkProblems(netlink: RouteNetlink): string[] {
-    const links = netlink.links();
-    const addresses = netlink.addresses();
-    const wrong: string[] = [];
-    for (const name of new Set([this.name, ...this.#segments.keys()])) {
-      const link = links.find((candidate) => candidate.name === name);
-      const gateway = this.#segments.get(name)?.gateway;
-      if (link === undefined) wrong.push(`bridge ${name} is gone`);
-      else if (link.kind !== "bridge") wrong.push(`${name} is not a bridge`);
-      else if (link.master !== null) wrong.push(`bridge ${name} is part of another device`);
-      else if (!link.up) wrong.push(`bridge ${name} is down`);
-      else if (
-        gateway !== undefined &&
-        !addresses.some(({ linkIndex, address }) => linkIndex === link.index && address === gateway)
-      ) wrong.push(`bridge ${name} has lost its address`);
+  /** Of what is covered. */
+  #bringAllUp(netlink: RouteNetlink): void {
+    for (const name of this.#bridgeNames()) {
+      bringUp(netlink, name, this.#segments.get(name) ?? null);
     }
-    for (const pin of this.#pins ?? []) {
-      const link = links.find(({ index }) => index === pin.index);
-      if (link === undefined) continue;
-      if (link.master === null) wrong.push(`port ${pin.port} is unplugged`);
-      else if (!link.isolated) wrong.push(`port ${pin.port} is not isolated`);
-    }
-    return wrong;
-  }
-
-  /** Puts agents' ports back that lost their bridge while it was made anew. */
-  #plugIn(netlink: RouteNetlink): void {
-    const links = netlink.links();
-    for (const pin of this.#pins ?? []) {
-      const port = links.find(({ index }) => index === pin.index);
-      const bridge = links.find(({ name }) => name === pin.bridge);
-      if (port?.master !== null || bridge === undefined) continue;
-      netlink.setMaster(port, bridge);
-      netlink.isolate(port);
-    }
+    plugIn(netlink, this.#pins ?? []);
   }
 
   #discover(netlink: RouteNetlink): Segment[] {
@@ -743,119 +695,9 @@ export class Bridges {
     try {
       return await this.#tables.areInForce();
     } catch (error) {
-      if (!(error instanceof OutcallError)) throw error;
+      if (!(error instanceof OutcallError || error instanceof SystemError)) throw error;
       log.warn("the tables cannot be read: {reason}", { reason: error.message });
       return false;
     }
-  }
-
-  /** Makes or adopts a covered bridge, and sets its address, if it has one, and its state. */
-  #bringUp(netlink: RouteNetlink, name: string, segment: Segment | null): void {
-    const link = this.#createOrAdopt(netlink, name);
-    disableIpv6(name);
-    if (segment !== null) {
-      keepMac(netlink, link, segment);
-      addGateway(netlink, link, segment);
-    }
-    if (link.up) return;
-    netlink.setUp(link);
-    log.info("{name} is up", { name });
-  }
-
-  #createOrAdopt(netlink: RouteNetlink, name: string): Link {
-    const existing = netlink.link(name);
-    if (existing === null) {
-      netlink.createBridge(name);
-      log.info("created {name}", { name });
-    } else {
-      log.debug("adopted {name}, index {index}", { name, index: existing.index });
-    }
-    const link = existing ?? netlink.link(name);
-    if (link === null) {
-      throw new OutcallError(
-        500,
-        "bridge.operation",
-        `bridge operation failed: create bridge ${name}: it vanished`,
-        { hint: "look for another program that removes bridges" },
-      );
-    }
-    if (link.kind !== "bridge") throw notABridge(link);
-    if (link.master !== null) {
-      // Packets would enter the firewall under the master's name (a VRF), or not at all.
-      throw new OutcallError(
-        409,
-        "bridge.enslaved",
-        `bridge '${name}' is itself part of another device, so its traffic cannot be filtered`,
-        { hint: `ip link set ${name} nomaster` },
-      );
-    }
-    return link;
-  }
-
-  #remove(netlink: RouteNetlink, links: readonly Link[]): void {
-    this.#setDownUnused(netlink, links);
-    for (const link of links) netlink.deleteLink(link);
-  }
-
-  /**
-   * Sets bridges down that have no ports. Looks once more after that: a port that came in between
-   * gets its bridge back.
-   */
-  #setDownUnused(netlink: RouteNetlink, links: readonly Link[]): void {
-    const refuseIfUsed = (): void => {
-      const indexes = new Set(links.map((link) => link.index));
-      const ports = netlink.links().filter((link) =>
-        link.master !== null && indexes.has(link.master)
-      );
-      if (ports.length > 0) throw inUse(ports.map((port) => port.name));
-    };
-    refuseIfUsed();
-    for (const link of links) netlink.setDown(link);
-    try {
-      refuseIfUsed();
-    } catch (error) {
-      for (const link of links) netlink.setUp(link);
-      throw error;
-    }
-  }
-}
-
-/**
- * A bridge takes the lowest MAC of its ports unless it has one of its own: with every container that
- * comes or goes, agents could lose their gateway for as long as they remember its MAC.
- */
-function keepMac(netlink: RouteNetlink, link: Link, { gateway }: Segment): void {
-  const isUsed = netlink.links().some(({ master }) => master === link.index);
-  const mac = isUsed ? link.mac : gatewayMac(gateway);
-  if (mac !== null) netlink.setMac(link, mac);
-}
-
-/** The same after every start and repair: locally administered, with the address in it. */
-function gatewayMac(gateway: string): string {
-  const bytes = [0x02, 0x4f, ...Ip.parse(gateway)?.bytes ?? []];
-  return bytes.map((byte) => byte.toString(16).padStart(2, "0")).join(":");
-}
-
-function addGateway(netlink: RouteNetlink, link: Link, segment: Segment): void {
-  const prefixLength = Cidr.parse(segment.subnet)?.prefix;
-  if (prefixLength === undefined) throw new RangeError(`'${segment.subnet}' is not a subnet`);
-  const present = netlink.addresses().some((address) =>
-    address.linkIndex === link.index && address.address === segment.gateway &&
-    address.prefixLength === prefixLength
-  );
-  if (!present) netlink.addAddress(link, segment.gateway, prefixLength);
-}
-
-/** Best effort: the firewall drops all IPv6 of agents whether or not this works (decision D27). */
-function disableIpv6(bridge: string): void {
-  const path = `/proc/sys/net/ipv6/conf/${bridge}/disable_ipv6`;
-  try {
-    if (Deno.readTextFileSync(path).trim() !== "1") Deno.writeTextFileSync(path, "1");
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return; // a kernel without IPv6
-    log.warn("IPv6 stays enabled on {bridge} and is only dropped: {reason}", {
-      bridge,
-      reason: messageOf(error),
-    });
   }
 }

@@ -1,11 +1,12 @@
 /**
- * `deno task bench [policy|dns|proxy|agent|record|churn] [--json]`: measures Outcall and real peers side by side in
- * one run. A table for people, or one JSON object a line.
+ * `deno task bench [policy|dns|proxy|agent|record|churn|kernel] [--json]`: measures Outcall and real
+ * peers side by side in one run. A table for people, or one JSON object a line.
  */
 import { agentSuite } from "./agent.ts";
 import { churnSuite } from "./churn.ts";
 import { dnsSuite } from "./dns.ts";
 import { fuzzSuite } from "./fuzz.ts";
+import { kernelSuite } from "./kernel.ts";
 import { policySuite } from "./policy.ts";
 import { proxySuite } from "./proxy.ts";
 import { recordSuite } from "./record.ts";
@@ -19,6 +20,7 @@ const SUITES: Readonly<Record<string, Suite>> = {
   "fuzz-proxy": fuzzSuite,
   record: recordSuite,
   churn: churnSuite,
+  kernel: kernelSuite,
 };
 
 function figure(value: number): string {
