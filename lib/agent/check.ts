@@ -2,7 +2,7 @@
 import { type Agent, agentFacts } from "../agents.ts";
 import type { Attempt, Decision, DecisionLog, Reason } from "../decision.ts";
 import { OutcallError } from "../errors.ts";
-import { parseHost } from "../net/host.ts";
+import { Hostname, parseHost } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";
 import { restrictedRange } from "../net/restricted.ts";
 import type { Answer } from "../rules/answer.ts";
@@ -126,8 +126,10 @@ function networkOutcome(ask: AskPolicy, agent: Agent, question: PermissionQuesti
   const last = steps.at(-1)?.verdict;
   const blocked = { generation, verdict: "block" as const, rule: last?.rule ?? null };
   if (!allowed || last === undefined) return { ...blocked, reason: last?.reason ?? "default" };
-  // UDP leaves by no layer that agents have (decision D31: a yes means that it will work).
-  if (question.metadata["protocol"] === "udp") return { ...blocked, rule: null, reason: "default" };
+  // No proxy carries UDP (decision D31: a yes means that it will work).
+  if (question.metadata["protocol"] === "udp" && spec.direct === undefined) {
+    return { ...blocked, rule: null, reason: "default" };
+  }
   const host = steps.at(-1)?.facts.network?.hostname ?? "";
   const address = Ip.parse(host);
   if (address !== null && restrictedRange(address) !== null && !last.egress?.allowPrivateIps) {
@@ -143,7 +145,10 @@ function networkSpec(agent: Agent, { target, metadata }: PermissionQuestion): Re
     const { host, port = "443" } = HOST_AND_PORT.exec(target)?.groups ?? {};
     const isPort = Number(port) >= 1 && Number(port) <= 65_535;
     if (host === undefined || !isPort) throw invalid("the target is no URL and no host[:port]");
-    return { connect: target, agent: agent.name };
+    const isDirect = protocol === "udp" && Hostname.parse(host) !== null;
+    return isDirect
+      ? { direct: `${host}:${port}/udp`, agent: agent.name }
+      : { connect: target, agent: agent.name };
   }
   const url = URL.parse(target);
   if (url === null || (url.protocol !== "http:" && url.protocol !== "https:")) {

@@ -260,3 +260,32 @@ Deno.test("one connection serves many checks", () =>
     agent.destroy();
     equal(reused, 2);
   }));
+
+Deno.test("UDP is a yes where a direct_ip rule opens it, and a no everywhere else (D12, D31)", () =>
+  withAgentApi({
+    rules: `version: "1"
+rules:
+  - id: time
+    condition: |
+      network.hostname == "ntp.example.com" && network.protocol == "udp" && network.port == 123
+    action: allow
+    egress: { mode: direct_ip }
+  - id: web
+    condition: 'http.host == "x.example.com" || network.ip == "9.9.9.9"'
+    action: allow
+`,
+    rates: RATES,
+  }, async ({ path }) => {
+    const ask = await asker(path);
+    const allowed = async (target: string, protocol: string): Promise<boolean> =>
+      /"allowed":true/.test(
+        (await ask({ action_type: "network_call", target, metadata: { protocol } })).text,
+      );
+    equal(await allowed("ntp.example.com:123", "udp"), true);
+    equal(await allowed("ntp.example.com:123", "tcp"), false);
+    equal(await allowed("ntp.example.com:124", "udp"), false);
+    equal(await allowed("x.example.com:443", "udp"), false);
+    equal(await allowed("9.9.9.9:443", "udp"), false);
+    equal(await allowed("https://x.example.com/", "udp"), false);
+    equal(await allowed("x.example.com:443", "tcp"), true);
+  }));
