@@ -1,11 +1,12 @@
 /**
- * `deno task bench [policy|dns|proxy|agent|record|churn|kernel] [--json]`: measures Outcall and real
- * peers side by side in one run. A table for people, or one JSON object a line.
+ * `deno task bench [SUITE] [--json]`: measures Outcall and real peers side by side in one run. Suites:
+ * policy, dns, proxy, agent, record, churn, kernel, fuzz-dns, fuzz-proxy. A table for people, or one JSON object a line.
  */
 import { agentSuite } from "./agent.ts";
 import { churnSuite } from "./churn.ts";
 import { dnsSuite } from "./dns.ts";
 import { fuzzSuite } from "./fuzz.ts";
+import { fuzzDnsSuite } from "./fuzz_dns.ts";
 import { kernelSuite } from "./kernel.ts";
 import { policySuite } from "./policy.ts";
 import { proxySuite } from "./proxy.ts";
@@ -18,6 +19,7 @@ const SUITES: Readonly<Record<string, Suite>> = {
   proxy: proxySuite,
   agent: agentSuite,
   "fuzz-proxy": fuzzSuite,
+  "fuzz-dns": fuzzDnsSuite,
   record: recordSuite,
   churn: churnSuite,
   kernel: kernelSuite,
