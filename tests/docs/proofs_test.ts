@@ -22,6 +22,8 @@ const PAGES: Readonly<Record<string, readonly string[]>> = {
   "security.md": [
     ...numbered("T-", 10, 1),
     ...numbered("ADV-NET-", 14, 2),
+    ...numbered("ADV-HTTP-", 29, 2),
+    ...numbered("ADV-TLS-", 14, 2),
     ...numbered("ADV-CONTAINER-", 10, 2),
     ...numbered("S015-AS-", 13),
   ],

@@ -152,6 +152,14 @@ Deno.test("the server name must be the CONNECT host, or nothing goes upstream (D
   assert.equal((await lab.record()).length, firstBytes.length);
 });
 
+Deno.test("what an admitted tunnel says behind its hello is nobody's to see: another Host passes (ADV-TLS-14)", async () => {
+  await using origin = Origin.echoing();
+  await using lab = await Lab.start({ rules: [tunnelRule("a.example", origin)] });
+  using client = await open(lab, `a.example:${origin.port}`);
+  await client.send(join(clientHello({ names: ["a.example"] }), bytesOf("Host: other.example")));
+  await client.until(/Host: other\.example$/);
+});
+
 Deno.test("the name is compared after normalising; ECH with the host as outer name passes", async () => {
   await using origin = Origin.echoing();
   await using lab = await Lab.start({ rules: [tunnelRule("a.example", origin)] });

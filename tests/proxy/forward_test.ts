@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { eventually } from "../eventually.ts";
+import { REFUSED_HEADS } from "./heads.ts";
 import { getRequest, Lab, ok, Origin, type RawClient } from "./support.ts";
 
 const ALLOW_A = { condition: 'http.host == "a.example"' };
@@ -199,6 +200,31 @@ Deno.test("malformed and ambiguous requests are answered, recorded, and reach no
     (await lab.record()).every((line) => /^block http (malformed|limit)$/.test(line)),
     (await lab.record()).join(),
   );
+});
+
+Deno.test("what can be read in two ways is refused on the wire, and no name is looked up for it (ADV-HTTP-03 to -16, -20, -21, ADV-TLS-02 to -04)", async () => {
+  await using lab = await Lab.start({ rules: [{ condition: "true" }] });
+  for (const [name, text, status] of REFUSED_HEADS) {
+    const answer = await lab.exchange(text);
+    assert.match(answer, new RegExp(`^HTTP/1\\.1 ${status} [^]*\r\nX-Outcall-Decision: `), name);
+  }
+  assert.deepEqual(lab.resolved, []);
+  const record = await lab.record();
+  assert.equal(record.length, REFUSED_HEADS.length);
+  assert.ok(record.every((line) => /^block http (malformed|limit)$/.test(line)), record.join());
+});
+
+Deno.test("what Connection names stays here, Host and framing excepted, and a method is one in any case (ADV-HTTP-02, -19, -21)", async () => {
+  await using origin = Origin.answering(ok("x"));
+  await using lab = await Lab.start({ rules: [{ condition: 'http.method == "POST"' }] });
+  const chunked = ["Transfer-Encoding: chunked", "Connection: close, X-Hop, Host", "X-Hop: 1"];
+  const request = closing(`http://a.example:${origin.port}/`, ...chunked, "TE: trailers")
+    .replace(/^GET/, "pOsT");
+  assert.match(await lab.exchange(`${request}1\r\nx\r\n0\r\n\r\n`), / 200 /);
+  const [received = ""] = origin.received;
+  assert.match(received, new RegExp(`^POST / HTTP/1\\.1\r\nHost: a\\.example:${origin.port}\r\n`));
+  assert.match(received, /\r\nTransfer-Encoding: chunked\r\n/);
+  assert.doesNotMatch(received, /x-hop|\bTE:/i);
 });
 
 Deno.test("keep-alive: each request on a connection is judged for itself (D26)", async () => {
