@@ -55,7 +55,12 @@ export class Observations implements ObservationService {
       agent: nameOf(agent),
       durationSecs,
     });
-    await this.#update();
+    try {
+      await this.#update();
+    } catch (thrown) {
+      await this.#end(key, "it could not begin everywhere");
+      throw thrown;
+    }
   };
 
   /** An agent is gone; null: any container may be. */

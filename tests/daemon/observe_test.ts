@@ -54,6 +54,16 @@ Deno.test("an observation ends with its agent; a container's also with Docker's 
   assert.equal(all.health(), null);
 });
 
+Deno.test("an observation that cannot begin everywhere does not begin", async () => {
+  const applied: number[] = [];
+  const all = new Observations((keys) => {
+    applied.push(keys.size);
+    return keys.size > 0 ? Promise.reject(new Error("no")) : Promise.resolve();
+  });
+  await assert.rejects(all.begin(CONTAINER, 60), /no/);
+  assert.deepEqual([applied, all.list()], [[1, 0], []]);
+});
+
 Deno.test("nobody is observed of whom it is not known who they are", async () => {
   const { all, applied } = observations();
   await assert.rejects(all.begin({ name: "worker" }, 60), RangeError);
