@@ -19,6 +19,7 @@ export const decisionSchema = z.object(
     agent: z.object({
       name: z.string(),
       containerId: text,
+      cable: text,
       address: z.string(),
       network: z.string(),
     }).nullable(),
