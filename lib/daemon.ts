@@ -490,6 +490,10 @@ class Daemon {
       firewall: () => counters.read(),
       history: () => this.#history.counters,
       streams: () => this.#records.streamCounters,
+      threadFailures: () => ({
+        dns: this.#dns.workerFailures,
+        proxy: this.#proxy?.workerFailures ?? 0,
+      }),
       pendingRequests: () => this.#requests.list("pending").length,
       health: () => this.#health(),
     });

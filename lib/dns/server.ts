@@ -247,6 +247,11 @@ export class DnsServer implements GatewayService, DnsService {
     return lookupAddresses(parts, agent, hostname);
   }
 
+  /** How often the thread that answers by UDP failed and was replaced. */
+  get workerFailures(): number {
+    return this.#udp.restarts;
+  }
+
   /** The thread that answers by UDP. */
   workerHealth(): PartHealth {
     const { isServing, restarts } = this.#udp;

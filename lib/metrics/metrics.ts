@@ -37,6 +37,8 @@ export interface MetricSources {
     readonly lost: number;
   };
   readonly streams: () => { readonly readers: number; readonly lost: number };
+  /** How often each thread that serves agents failed and was replaced. */
+  readonly threadFailures: () => Readonly<Record<"dns" | "proxy", number>>;
   /** Rule requests that wait for an operator. */
   readonly pendingRequests: () => number;
   readonly health: () => Promise<readonly PartHealth[]>;
@@ -67,6 +69,16 @@ export class Metrics {
     this.#policy(sources);
     this.#kernel(sources);
     this.#records(sources);
+    this.#total(
+      "outcall_thread_failures_total",
+      "Times that a thread that serves agents failed and was replaced.",
+      ["thread"],
+      (add) => {
+        for (const [thread, failures] of Object.entries(sources.threadFailures())) {
+          add({ thread }, failures);
+        }
+      },
+    );
     this.#gauge(
       "outcall_part_state",
       "1 for the state that a part of the daemon is in, 0 for the others.",

@@ -98,6 +98,11 @@ export class ProxyServer implements GatewayService, ProxyService {
     for (const listener of listeners) listener.close();
   }
 
+  /** How often the thread that serves agents failed and was replaced. */
+  get workerFailures(): number {
+    return this.#failures;
+  }
+
   /** The thread that serves agents. One that fails is started again. */
   workerHealth(): PartHealth {
     const isServing = this.#thread !== null;

@@ -4,9 +4,14 @@ import type { Agent } from "../../lib/agents.ts";
 import { attribute, type Drop, PinIndex } from "../../lib/bridge/drops/attribution.ts";
 import { DropRecords } from "../../lib/bridge/drops/records.ts";
 import type { Pin } from "../../lib/bridge/ports.ts";
+import { DROP_GROUP } from "../../lib/bridge/report.ts";
 import { type Decision, DecisionLog } from "../../lib/decision.ts";
 import type { LoggedPacket } from "../../lib/linux/nflog.ts";
 import { Ip } from "../../lib/net/ip.ts";
+import { eventually } from "../eventually.ts";
+import { Machine } from "../lab/machine.ts";
+import { denoCommand } from "../lab/product.ts";
+import { labTest } from "../lab/requirements.ts";
 
 const SEED = Number(Deno.env.get("OUTCALL_FUZZ_SEED") ?? "20261103");
 
@@ -249,4 +254,43 @@ Deno.test("an agent that cannot be looked up is recorded by its address", async 
   const [record] = log.recent();
   ok(record !== undefined);
   deepEqual([record.agent, record.source], [null, PIN.address]);
+});
+
+interface ReaderState {
+  readonly state: string;
+  readonly reported: number;
+  readonly restarts: number;
+}
+
+labTest("a reader that has lost the log says so, joins it anew, and reads on", {
+  tools: ["nft", "unshare", "nsenter", "bash"],
+}, async () => {
+  await using machine = await Machine.start("host");
+  await machine.must(["nft", "-f", "-"], {
+    input: `table inet t {
+      chain output {
+        type filter hook output priority 0
+        udp dport 9 log prefix "outside_denied" group ${DROP_GROUP} snaplen 64 drop
+      }
+    }`,
+  });
+  const reader = machine.spawn(denoCommand(new URL("drops_program.ts", import.meta.url)));
+  await reader.line("stdout", (line) => line === "started");
+  const ask = async (line: string): Promise<ReaderState> => {
+    const printed = reader.stdout.length;
+    await reader.tell(line);
+    return JSON.parse(await reader.line("stdout", () => true, printed));
+  };
+  const send = (): Promise<unknown> => machine.run(["bash", "-c", "echo x > /dev/udp/127.0.0.1/9"]);
+
+  await send();
+  await eventually(async () => (await ask("?")).reported === 1);
+  await ask("break");
+  await eventually(async () => {
+    const { state, restarts } = await ask("?");
+    return state === "degraded" && restarts === 1;
+  });
+  await eventually(async () => (await ask("?")).state === "ok");
+  await send();
+  await eventually(async () => (await ask("?")).reported === 2);
 });

@@ -57,6 +57,7 @@ const SOURCES: MetricSources = {
   firewall: () => Promise.resolve([{ table: "inet", rule: "agent to outside", packets: 99 }]),
   history: () => ({ written: 20, merged: 3, lost: 0 }),
   streams: () => ({ readers: 1, lost: 0 }),
+  threadFailures: () => ({ dns: 1, proxy: 0 }),
   pendingRequests: () => 1,
   health: () => Promise.resolve([{ name: "dns", state: "degraded", detail: "" }]),
 };
@@ -127,6 +128,7 @@ Deno.test("metrics are what a Prometheus parser reads, with the daemon's numbers
     ["outcall_history_records_total", { result: "written" }, 20],
     ["outcall_history_records_total", { result: "merged" }, 3],
     ["outcall_stream_readers", {}, 1],
+    ["outcall_thread_failures_total", { thread: "dns" }, 1],
     ["outcall_part_state", { part: "dns", state: "degraded" }, 1],
     ["outcall_part_state", { part: "dns", state: "ok" }, 0],
   ];
