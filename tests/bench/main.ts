@@ -1,6 +1,7 @@
 /**
  * `deno task bench [SUITE] [--json]`: measures Outcall and real peers side by side in one run. Suites:
- * policy, dns, proxy, agent, record, churn, kernel, fuzz-dns, fuzz-proxy. A table for people, or one JSON object a line.
+ * policy, dns, proxy, agent, record, churn, kernel, fuzz-dns, fuzz-proxy. A table for people, or one
+ * JSON object a line.
  */
 import { agentSuite } from "./agent.ts";
 import { churnSuite } from "./churn.ts";

@@ -417,7 +417,21 @@ Deno.test("MX is asked for and answered when a rule names record types (S007-AS-
   assert.equal(world.decision().verdict, "block");
 });
 
-Deno.test("AAAA stays empty even when a rule names it: managed networks are IPv4 (D27)", async () => {
+Deno.test("PTR is judged as any name and type, the gateway's own address too (S007-EC-006, S007-EC-014)", async () => {
+  const name = "1.0.200.10.in-addr.arpa";
+  const behaviour = answers({ name, type: "PTR", ttl: 60, data: "host.test" });
+  await using allowed = new World(
+    [typed(`dns.query == "${name}" && dns.record_type == "PTR"`)],
+    behaviour,
+  );
+  const reply = await allowed.ask(name, "PTR");
+  assert.deepEqual(reply.answers.map(({ data }) => data), ["host.test"]);
+  await using blocked = new World([allowHost("host.test")], behaviour);
+  assert.equal((await blocked.ask(name, "PTR")).rcode, "NXDOMAIN");
+  assert.deepEqual(blocked.upstream.names, []);
+});
+
+Deno.test("AAAA stays empty even when a rule names it: managed networks are IPv4 (D27, S007-EC-017)", async () => {
   await using world = new World(
     [typed('dns.query == "a.test" && dns.record_type in ["A", "AAAA"]')],
     answers({ name: "a.test", type: "AAAA", ttl: 60, data: "2606:4700::1111" }),
@@ -525,7 +539,7 @@ Deno.test("an unreachable upstream is SERVFAIL with its reason (S007-EC-002)", a
   assert.deepEqual([decision.verdict, decision.reason], ["block", "upstream_failed"]);
 });
 
-Deno.test("client options do not reach the upstream, and none come back", async () => {
+Deno.test("client options do not reach the upstream, and none come back (S007-EC-011)", async () => {
   await using world = new World([allowHost("a.test")], answers(a("a.test", "1.1.1.1")));
   const reply = await world.ask("a.test", "A", {
     opt: { options: [{ code: 8, data: Uint8Array.of(0, 1, 24, 0, 1, 2, 3) }] },

@@ -87,11 +87,13 @@ Deno.test(`the filter outlives ${PACKETS} fuzzed packets, answered by fuzzed rep
   server.flush();
   const before = replies;
   // Every packet is either answered or counted, and in the end a proper one is answered properly.
-  await eventually(async () => {
+  const settled = eventually(async () => {
     await client.send(encodeQuery("example.com", "A"), to);
     return replies > before && server.status().queries_total >= PACKETS;
   });
-  assert.equal(server.status().running, true);
+  await Promise.race([settled, reading]);
+  await settled;
+  assert.deepEqual(server.workerHealth().detail, "answering by UDP", "it never failed");
   assert(server.cacheStats().entries <= 10_000);
   client.close();
   await Promise.allSettled([reading]);

@@ -170,7 +170,7 @@ Deno.test("an address that is not this host's is refused with a remedy", async (
   );
 });
 
-Deno.test("blocked names and strangers are refused over real sockets (ADV-DNS-02, S007-SC-003)", async () => {
+Deno.test("blocked names and strangers are refused over real sockets (ADV-DNS-02, S007-SC-003, S007-EC-015)", async () => {
   await using world = new World(RULES);
   const gateway = ownAddress();
   await world.server.serve([gateway]);
@@ -276,7 +276,7 @@ Deno.test("one source gets 16 TCP connections, and a place again when one ends",
   for (const conn of conns) conn.close();
 });
 
-Deno.test("stop() answers what is in flight and takes nothing new (S007-AS-005)", async () => {
+Deno.test("stop() answers what is in flight and takes nothing new (S007-AS-005, S007-EC-012)", async () => {
   const gate = Promise.withResolvers<void>();
   await using world = new World(RULES, async (asked) => {
     await gate.promise;

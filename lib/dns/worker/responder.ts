@@ -200,6 +200,11 @@ export class Responder {
     this.journal.closeOutlines();
   }
 
+  /** Before a decision is made: its own outline has to stay open. */
+  #makeRoom(): void {
+    if (this.journal.outlines >= MAX_REPLIES) this.#forgetReplies();
+  }
+
   /** Sets the time for everything that follows; milliseconds, never going back. */
   tick(nowMs: number): void {
     this.#nowMs = nowMs;
@@ -262,6 +267,7 @@ export class Responder {
   }
 
   #filterFrom(agent: Agent, address: number, packet: Uint8Array): Response {
+    this.#makeRoom();
     this.#agent = agent;
     this.#cacheUse = null;
     try {
@@ -280,7 +286,6 @@ export class Responder {
     const { journal } = this;
     // What failed once may do so for a reason that is gone the next time.
     if (this.#newest === null || this.#newest.reason === "internal_error") return;
-    if (journal.outlines > MAX_REPLIES) this.#forgetReplies();
     const use = this.#cacheUse;
     this.#replies.add(packet, {
       address,
@@ -307,7 +312,7 @@ export class Responder {
       return null;
     }
     if (journal.isFull) return this.#drop();
-    if (journal.outlines > MAX_REPLIES) this.#forgetReplies();
+    this.#makeRoom();
     this.#agent = agent;
     const reply = this.#filter.refuseExcess(packet, { address: agent.address, transport: "udp" });
     this.#excess.set(address, {
