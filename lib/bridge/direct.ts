@@ -65,7 +65,8 @@ export interface Opened {
   readonly evicted: DirectGrant | null;
 }
 
-function keyOf({ agent, destination, protocol, port }: DirectTarget): string {
+/** The same for the same target, and for no other one. */
+export function targetKey({ agent, destination, protocol, port }: DirectTarget): string {
   return `${agent} ${destination} ${protocol} ${port}`;
 }
 
@@ -115,6 +116,11 @@ export class DirectGrants {
     return [...this.#byAgent.values()].flatMap((grants) => [...grants.values()]);
   }
 
+  /** Whether this target is among them. */
+  has(target: DirectTarget): boolean {
+    return this.#byAgent.get(target.agent)?.has(targetKey(target)) ?? false;
+  }
+
   /**
    * Opens `target` for `lifeMs` from now, if it would end sooner; null when the agent has as many
    * grants as it may have.
@@ -122,13 +128,13 @@ export class DirectGrants {
   open(target: DirectTarget, terms: DirectTerms, nowMs: number): Opened | null {
     const { agentName, host, lifeMs } = terms;
     const own = this.#byAgent.get(target.agent) ?? new Map<string, DirectGrant>();
-    const key = keyOf(target);
+    const key = targetKey(target);
     const before = own.get(key);
     let evicted: DirectGrant | null = null;
     if (before === undefined && own.size >= MAX_DIRECT_GRANTS_PER_AGENT) {
       evicted = longestExpired(own, nowMs);
       if (evicted === null) return null;
-      own.delete(keyOf(evicted));
+      own.delete(targetKey(evicted));
     }
     const endsAtMs = nowMs + lifeMs;
     const isNew = before === undefined || before.expiresAtMs <= nowMs;
@@ -156,7 +162,7 @@ export class DirectGrants {
   forget(grants: readonly DirectGrant[]): void {
     for (const grant of grants) {
       const own = this.#byAgent.get(grant.agent);
-      own?.delete(keyOf(grant));
+      own?.delete(targetKey(grant));
       if (own?.size === 0) this.#byAgent.delete(grant.agent);
     }
   }

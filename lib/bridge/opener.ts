@@ -13,6 +13,7 @@ import {
   type DirectTarget,
   type DirectTerms,
   type Opened,
+  targetKey,
 } from "./direct.ts";
 import { FIREWALL_TABLE } from "./firewall.ts";
 
@@ -103,8 +104,11 @@ export class DirectOpener {
       }
     }
     const changed = answers.flatMap(({ opened }) => opened.filter(({ isChanged }) => isChanged));
-    const put = changed.map(({ grant }) => grant);
-    const remove = changed.flatMap(({ evicted }) => evicted ?? []);
+    // Each target once, or the kernel refuses the whole of it: agents choose what is asked together.
+    const put = [...new Map(changed.map(({ grant }) => [targetKey(grant), grant])).values()];
+    const remove = changed.flatMap(({ evicted }) =>
+      evicted === null || this.#grants.has(evicted) ? [] : evicted
+    );
     const failure = this.#change(put, remove, nowMs);
     for (const { waiting: { done, failed }, opened } of answers) {
       if (failure === null || opened.every(({ isChanged }) => !isChanged)) done(opened);

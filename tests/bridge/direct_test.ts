@@ -157,6 +157,37 @@ labTest("D12: a direct grant by packets", NEEDS, async (t) => {
     equal(await bridges.flushGrants(), 50);
   });
 
+  await t.step(
+    "one address of two names with different lives is opened once, for the longer",
+    async () => {
+      const both = [ask(10_000, 443), { ...ask(60_000, 443), host: "other.org" }, ask(10_000, 443)];
+      const opened = await bridges.openDirect(...both, { ...ask(60_000, 80), agent: NEIGHBOUR });
+      equal(opened.length, 4);
+      equal(await connects(), true);
+      equal(
+        await connects(neighbour, 80),
+        true,
+        "nor does it cost another agent what it asked for",
+      );
+      equal(await bridges.flushGrants(), 2);
+      equal(await connects(), false);
+    },
+  );
+
+  await t.step(
+    "what made room and is asked for at the same time stays known, and revocable",
+    async () => {
+      const ports = Array.from({ length: MAX_DIRECT_GRANTS_PER_AGENT - 1 }, (_, i) => 1000 + i);
+      await bridges.openDirect(ask(1, 443));
+      await bridges.openDirect(ask(2, ...ports));
+      await new Promise((resolve) => setTimeout(resolve, 10));
+      await bridges.openDirect(ask(60_000, 80), ask(60_000, 443));
+      equal(await connects(), true);
+      equal(await bridges.flushGrants(), 2);
+      equal(await connects(), false);
+    },
+  );
+
   await t.step("who has no pinned port gets none", async () => {
     await rejects(
       bridges.openDirect({ ...ask(60_000, 443), agent: "10.200.255.99" }),
