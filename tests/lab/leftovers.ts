@@ -5,26 +5,25 @@ import type { Machine } from "./machine.ts";
 
 /** What there was at one moment. */
 export interface Leftovers {
-  /** Numbers of links and of network namespaces, and all tables and sets. */
-  readonly kernel: string;
-  /** Open descriptors of the daemon. */
-  readonly descriptors: number;
+  /** Links, network namespaces, and open descriptors of the daemon. */
+  readonly counts: readonly number[];
+  /** The lines of all tables and sets. */
+  readonly tables: readonly string[];
 }
 
-/** A connection that is being closed, a timer: nothing that adds up. */
-const DESCRIPTORS_THAT_COME_AND_GO = 5;
+/** Connections that are being closed, timers: descriptors that do not add up. */
+const TOLERATED = [0, 0, 5];
 
 /** What there is on `host` now. */
 export async function leftovers(host: Machine, daemon: Daemon): Promise<Leftovers> {
-  const counts = "echo links $(ip -o link | wc -l) namespaces $(lsns -n -t net | wc -l)";
-  const [numbers, tables, descriptors] = await Promise.all([
-    host.must(["bash", "-c", counts]),
+  const counting = `ip -o link | wc -l; lsns -n -t net | wc -l; ls /proc/${daemon.pid}/fd | wc -l`;
+  const [counts, tables] = await Promise.all([
+    host.must(["bash", "-c", counting]),
     host.must(["nft", "-s", "list", "ruleset"]),
-    host.must(["bash", "-c", `ls /proc/${daemon.pid}/fd | wc -l`]),
   ]);
   // Sources of reported drops end a minute after their last one, by the kernel's clock.
   const lasting = tables.replace(/^\tset reported \{.*?^\t\}\n/gms, "");
-  return { kernel: `${numbers}${lasting}`, descriptors: Number(descriptors) };
+  return { counts: counts.trim().split("\n").map(Number), tables: lasting.split("\n") };
 }
 
 /** Waits until there is no more than `before`; the kernel takes things back in its own time. */
@@ -33,17 +32,20 @@ export async function nothingLeft(
   daemon: Daemon,
   before: Leftovers,
 ): Promise<void> {
+  const known = new Set(before.tables);
   let after = before;
-  const most = before.descriptors + DESCRIPTORS_THAT_COME_AND_GO;
+  let more: readonly string[] = [];
   try {
     await eventually(async () => {
       after = await leftovers(host, daemon);
-      return after.kernel === before.kernel && after.descriptors <= most;
+      more = after.tables.filter((line) => !known.has(line));
+      const isNoMore = after.counts.every((count, i) =>
+        count <= (before.counts[i] ?? 0) + (TOLERATED[i] ?? 0)
+      );
+      return isNoMore && more.length === 0;
     });
   } catch {
-    const lines = new Set(before.kernel.split("\n"));
-    const more = after.kernel.split("\n").filter((line) => !lines.has(line));
-    const counts = `${before.descriptors} descriptors before, ${after.descriptors} after`;
+    const counts = `links, namespaces, descriptors: ${before.counts} before, ${after.counts} after`;
     throw new Error([`something was left behind; ${counts}`, ...more].join("\n"));
   }
 }
