@@ -15,6 +15,7 @@ export class Keys implements Disposable {
   readonly #decoder = new TextDecoder();
   /** A read cannot be taken back: the next one who wants a key gets what it brings. */
   #reading: Promise<string> | undefined;
+  #isLent = false;
 
   constructor() {
     Deno.stdin.setRaw(true);
@@ -36,25 +37,39 @@ export class Keys implements Disposable {
     }
   }
 
-  /** Lets somebody else have the terminal; nobody may wait for a key meanwhile. */
+  /** Whether a program has the terminal: Ctrl-C is for it then. */
+  get isLent(): boolean {
+    return this.#isLent;
+  }
+
+  /** Lets a program have the terminal; nobody may wait for a key meanwhile. */
   async lend<T>(use: () => Promise<T>): Promise<T> {
-    Deno.stdin.setRaw(false);
+    this.#isLent = true;
     try {
-      return await use();
+      return await this.#cooked(use);
     } finally {
-      Deno.stdin.setRaw(true);
+      this.#isLent = false;
     }
   }
 
   /** One line, edited and shown as usual; null at the end of input. */
   async line(): Promise<string | null> {
     // A read of `forget` may be under way; it brings the line then.
-    const text = await this.lend(() => this.next());
+    const text = await this.#cooked(() => this.next());
     return text.includes(LEAVE) ? null : text.trim();
   }
 
   [Symbol.dispose](): void {
     Deno.stdin.setRaw(false);
+  }
+
+  async #cooked<T>(use: () => Promise<T>): Promise<T> {
+    Deno.stdin.setRaw(false);
+    try {
+      return await use();
+    } finally {
+      Deno.stdin.setRaw(true);
+    }
   }
 
   async #read(): Promise<string> {

@@ -44,9 +44,10 @@ export async function watch(client: HostClient): Promise<Watched> {
     keys[Symbol.dispose]();
     Deno.exit(0);
   };
-  for (const signal of ["SIGTERM", "SIGHUP", "SIGINT"] as const) {
-    Deno.addSignalListener(signal, leave);
-  }
+  for (const signal of ["SIGTERM", "SIGHUP"] as const) Deno.addSignalListener(signal, leave);
+  Deno.addSignalListener("SIGINT", () => {
+    if (!keys.isLent) leave();
+  });
   return await new Watch(client, keys).run();
 }
 
