@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { type Decision, DECISION_SCHEMA, decisionId } from "../../lib/decision.ts";
 import { OutcallError } from "../../lib/errors.ts";
-import { pathClause } from "../../lib/record/paths.ts";
+import { pathClause } from "../../lib/record/suggestion/paths.ts";
 import { suggest, type Suggestion } from "../../lib/record/suggest.ts";
 import { compilePolicy } from "../../lib/rules/compile.ts";
 import { decide } from "../../lib/rules/decide.ts";

@@ -1,5 +1,5 @@
 /** Paths of plain HTTP requests as a clause of a rule: exact where they are few, by folder otherwise. */
-import { isOneOf, literal } from "../rules/draft.ts";
+import { isOneOf, literal } from "../../rules/draft.ts";
 
 /** Paths that are listed one by one. */
 const MAX_EXACT = 4;
