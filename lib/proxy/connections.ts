@@ -228,6 +228,7 @@ export class Connections {
   /** Whether another request begins before the idle limit. */
   async #awaitNext({ stream }: Client): Promise<boolean> {
     if (stream.buffered.length > 0) return true;
+    stream.relax();
     try {
       return await within(this.#context.loop.timers, this.#context.limits.idleMs, stream.fill());
     } catch (thrown) {

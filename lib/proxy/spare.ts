@@ -28,6 +28,7 @@ export class SpareUpstream {
     const kept = { origin, stream, destination };
     this.#kept = kept;
     stream.onProgress = (): void => {};
+    stream.relax();
     // Closed by upstream, or sent something that nobody asked for: useless either way.
     const discard = (): void => {
       if (this.#kept === kept) this.drop();

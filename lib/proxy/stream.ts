@@ -5,9 +5,13 @@
 import type { Timers } from "./limit.ts";
 import type { TcpSocket } from "./socket.ts";
 
-/** First and largest size of a read buffer: an idle connection costs little, a busy one reads much. */
+/**
+ * First and largest size of a read buffer: an idle connection costs little, a busy one reads much. The
+ * largest holds the largest head that is read, and more would be an agent's to fill, for each of its
+ * connections.
+ */
 const FIRST_BUFFER_BYTES = 4 * 1024;
-const LARGEST_BUFFER_BYTES = 256 * 1024;
+const LARGEST_BUFFER_BYTES = 128 * 1024;
 
 const NO_BUFFER = new Uint8Array(0);
 
@@ -36,7 +40,7 @@ export class BufferedConn {
 
   /**
    * Reads once, behind what is buffered; false at the end of the peer's stream. A fill that is
-   * still under way is joined. Throws a RangeError when 256 KiB wait to be taken.
+   * still under way is joined. Throws a RangeError when 128 KiB wait to be taken.
    */
   fill(): Promise<boolean> {
     return this.#reading ?? this.#read();
@@ -47,6 +51,11 @@ export class BufferedConn {
     const taken = this.#buffer.subarray(this.#start, Math.min(this.#start + count, this.#end));
     this.#start += taken.length;
     return taken;
+  }
+
+  /** Gives the memory back that a busy moment took; to be called between messages. */
+  relax(): void {
+    if (this.#reading === null && this.buffered.length === 0) this.#letGo();
   }
 
   /** Writes all of `bytes`. */
@@ -63,8 +72,13 @@ export class BufferedConn {
   /** Gives the connection to whoever closes it from now on; nothing may be buffered any more. */
   handOver(): TcpSocket {
     if (this.buffered.length > 0) throw new TypeError("bytes would be lost");
-    this.#buffer = NO_BUFFER; // a tunnel may live for hours
+    this.#letGo(); // a tunnel may live for hours
     return this.socket;
+  }
+
+  #letGo(): void {
+    this.#buffer = NO_BUFFER;
+    this.#start = this.#end = 0;
   }
 
   async #read(): Promise<boolean> {
