@@ -1,7 +1,7 @@
 /** Puts tables into the kernel, makes sure that they are there, and knows whether they still are. */
 import { OutcallError } from "../errors.ts";
 import { applyRuleset, fingerprint, listTable } from "../linux/nft.ts";
-import { Nftables } from "../linux/nftables.ts";
+import { Nftables, type SetChange } from "../linux/nftables.ts";
 import { logger } from "../log.ts";
 import { differences, type NftTable, renderReplacement, renderUpdate } from "./table.ts";
 
@@ -14,11 +14,6 @@ type TableName = Pick<NftTable, "family" | "name">;
 
 function keyOf({ family, name }: TableName): string {
   return `${family} ${name}`;
-}
-
-function generationNow(): number {
-  using kernel = new Nftables();
-  return kernel.generation();
 }
 
 /** The next generation; the kernel leaves out 0 (nf_tables_commit). */
@@ -36,6 +31,7 @@ export class AppliedTables {
    * any ruleset, and nothing need be listed and compared.
    */
   #generation: number | null = null;
+  readonly #kernel = new Nftables();
 
   /** @param names All of them. */
   constructor(names: readonly TableName[]) {
@@ -63,7 +59,7 @@ export class AppliedTables {
   async apply(tables: readonly NftTable[], fill: Fill = () => ""): Promise<void> {
     const others = new Map(this.#fingerprints);
     this.forget();
-    const { generation, listed } = await applyTables(tables, fill);
+    const { generation, listed } = await applyTables(this.#kernel, tables, fill);
     for (const [key, print] of [...others, ...listed]) this.#fingerprints.set(key, print);
     // What others did to tables that were not read back just now shows when all are looked at.
     if (tables.length === this.#names.length) this.#generation = generation;
@@ -71,18 +67,25 @@ export class AppliedTables {
 
   /** Nobody has changed any ruleset since the tables were last seen. @throws SystemError */
   isUntouched(): boolean {
-    return this.#generation !== null && this.#generation === generationNow();
+    return this.#generation !== null && this.#generation === this.#kernel.generation();
   }
 
-  /** A transaction of ours led from one generation to another, unless there was one in between. */
-  changed(from: number, to: number): void {
-    if (this.#generation === from && to === next(from)) this.#generation = to;
+  /**
+   * Changes elements of sets whose elements the tables leave to others, as one transaction.
+   * @throws SystemError
+   */
+  changeElements(table: string, changes: readonly SetChange[]): void {
+    const before = this.#kernel.generation();
+    this.#kernel.changeElements(table, changes);
+    const after = this.#kernel.generation();
+    // Otherwise there was a transaction of somebody else's in between.
+    if (this.#generation === before && after === next(before)) this.#generation = after;
   }
 
   /** Whether the kernel still holds them as they were. @throws OutcallError those of nft. */
   async areInForce(): Promise<boolean> {
     if (!this.areApplied) return false;
-    const generation = generationNow();
+    const generation = this.#kernel.generation();
     if (generation === this.#generation) return true;
     const listings = await Promise.all(
       this.#names.map(async (name) => ({
@@ -105,9 +108,13 @@ interface Shown {
   readonly listed: readonly (readonly [key: string, fingerprint: string])[];
 }
 
-async function applyTables(tables: readonly NftTable[], fill: Fill): Promise<Shown> {
+async function applyTables(
+  kernel: Nftables,
+  tables: readonly NftTable[],
+  fill: Fill,
+): Promise<Shown> {
   try {
-    return await applyAndRead(tables, renderUpdate, fill(false));
+    return await applyAndRead(kernel, tables, renderUpdate, fill(false));
   } catch (error) {
     const isRefused = error instanceof OutcallError &&
       (error.code === "bridge.nftables" || error.code === "bridge.not_applied");
@@ -115,17 +122,18 @@ async function applyTables(tables: readonly NftTable[], fill: Fill): Promise<Sho
     log.warn("the tables cannot be updated in place, and are replaced: {reason}", {
       reason: error.message,
     });
-    return await applyAndRead(tables, renderReplacement, fill(true));
+    return await applyAndRead(kernel, tables, renderReplacement, fill(true));
   }
 }
 
 async function applyAndRead(
+  kernel: Nftables,
   tables: readonly NftTable[],
   render: (table: NftTable) => string,
   filling: string,
 ): Promise<Shown> {
   await applyRuleset([...tables.map(render), filling].join("\n"));
-  const generation = generationNow();
+  const generation = kernel.generation();
   const found: string[] = [];
   const listed = await Promise.all(tables.map(async (table) => {
     const { family, name } = table;

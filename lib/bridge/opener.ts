@@ -3,7 +3,6 @@
  * ask for while a transaction of anybody's is under way goes into the next one, together.
  */
 import { messageOf, OutcallError } from "../errors.ts";
-import { Nftables, type SetChange } from "../linux/nftables.ts";
 import { logger } from "../log.ts";
 import type { AppliedTables } from "./apply.ts";
 import {
@@ -42,7 +41,7 @@ export class DirectOpener {
   #waiting: Waiting[] = [];
   #isInSync = false;
 
-  /** @param tables Is told of each transaction. */
+  /** @param tables Where the sets are. */
   constructor(tables: AppliedTables) {
     this.#tables = tables;
   }
@@ -145,7 +144,7 @@ export class DirectOpener {
     this.#grants.forget(remove);
     if (put.length + remove.length === 0) return null;
     try {
-      this.#tellKernel(changesOf(put, remove, nowMs));
+      this.#tables.changeElements(FIREWALL_TABLE.name, changesOf(put, remove, nowMs));
       return null;
     } catch (cause) {
       this.#grants.forget(put);
@@ -157,12 +156,5 @@ export class DirectOpener {
         hint: "look at the table: nft list table inet outcall",
       });
     }
-  }
-
-  #tellKernel(changes: readonly SetChange[]): void {
-    using kernel = new Nftables();
-    const before = kernel.generation();
-    kernel.changeElements(FIREWALL_TABLE.name, changes);
-    this.#tables.changed(before, kernel.generation());
   }
 }

@@ -122,13 +122,28 @@ function* messagesOf(table: string, { set, put, remove }: SetChange): Generator<
   yield* elementMessages(NFT_MSG_NEWSETELEM, table, set, put);
 }
 
-/** The kernel's nf_tables in this network namespace. */
+/**
+ * The kernel's nf_tables in this network namespace, by one socket that stays open: when one closes,
+ * the kernel waits until everything that was deleted is gone (nft_rcv_nl_event), some 10 ms.
+ */
 export class Nftables implements Disposable {
-  readonly #socket = new NetlinkSocket(NETLINK_NETFILTER);
+  #socket: NetlinkSocket | null = null;
 
-  /** Closes the socket at the end of a `using` block. */
+  /** Closes the socket; the next call opens another. */
   [Symbol.dispose](): void {
-    this.#socket.close();
+    this.#socket?.close();
+    this.#socket = null;
+  }
+
+  /** What is left in the socket of a failed exchange is nobody's answer. */
+  #exchange<T>(exchange: (socket: NetlinkSocket) => T): T {
+    this.#socket ??= new NetlinkSocket(NETLINK_NETFILTER);
+    try {
+      return exchange(this.#socket);
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
   }
 
   /**
@@ -141,12 +156,13 @@ export class Nftables implements Disposable {
     const last = messages.at(-1);
     if (last === undefined) return;
     const frame = { flags: 0, body: header(NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES) };
-    this.#socket.batch("change elements of an nftables set", [
+    const batch = [
       { type: NFNL_MSG_BATCH_BEGIN, ...frame },
       ...messages.slice(0, -1),
       { ...last, acknowledged: true },
       { type: NFNL_MSG_BATCH_END, ...frame },
-    ]);
+    ];
+    this.#exchange((socket) => socket.batch("change elements of an nftables set", batch));
   }
 
   /**
@@ -155,10 +171,12 @@ export class Nftables implements Disposable {
    * @throws SystemError with the kernel's error.
    */
   generation(): number {
-    const answer = this.#socket.get(
-      "read the generation of nftables",
-      typeOf(NFT_MSG_GETGEN),
-      header(NFPROTO_UNSPEC),
+    const answer = this.#exchange((socket) =>
+      socket.get(
+        "read the generation of nftables",
+        typeOf(NFT_MSG_GETGEN),
+        header(NFPROTO_UNSPEC),
+      )
     );
     const id = answer && parseAttributes(answer.body.subarray(4)).get(NFTA_GEN_ID);
     if (id?.length !== 4) throw new NetlinkFormatError("nftables has no generation");
