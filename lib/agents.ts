@@ -29,6 +29,12 @@ export function agentFacts({ name, containerId, cable }: Agent): NonNullable<Fac
   return key === undefined ? { name } : { name, key };
 }
 
+/** Whether one is the other; rules judge by name, and a name may be given to another container. */
+export function isSameAgent(one: Agent, other: Agent | null): boolean {
+  return one.containerId === other?.containerId && one.cable === other?.cable &&
+    one.name === other?.name;
+}
+
 /** Looks agents up by source address. */
 export interface AgentDirectory {
   /**

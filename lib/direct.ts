@@ -2,7 +2,7 @@
  * Rules with `egress.mode: direct_ip` (decision D12): the addresses of a name they allow are opened
  * to the agent that asked, and what is open is judged again when rules or agents change.
  */
-import type { Agent, AgentDirectory } from "./agents.ts";
+import { type Agent, type AgentDirectory, isSameAgent } from "./agents.ts";
 import type { Bridges } from "./bridge/bridge.ts";
 import type { DirectGrant, Opened } from "./bridge/direct.ts";
 import type { DecisionRecorder } from "./dns/filter.ts";
@@ -52,6 +52,8 @@ export class DirectAccess implements AddressOpener {
   async open(learned: LearnedAddresses): Promise<OpenedAddresses> {
     const { agent, hostname, lifeSecs } = learned;
     const identities = this.#identities;
+    // The upstream had its time: who asked may be gone, and another agent have the address.
+    if (!isSameAgent(agent, await this.#agentAt(agent.address))) throw agentChanged(agent);
     let judged: readonly Judged[] = [];
     const opened = await this.#parts.bridges.openDirect({
       agent: agent.address,
@@ -139,7 +141,7 @@ export class DirectAccess implements AddressOpener {
     const names = new Map<string, string | null>();
     const addresses = new Set(bridges.allDirectGrants().map(({ agent }) => agent));
     await Promise.all([...addresses].map(async (address) => {
-      names.set(address, await this.#nameAt(address));
+      names.set(address, (await this.#agentAt(address))?.name ?? null);
     }));
     // One that is not among them was opened meanwhile, to whoever is there now.
     const revoked = await bridges.reviewDirect(({ agent, agentName }) =>
@@ -150,9 +152,9 @@ export class DirectAccess implements AddressOpener {
     }
   }
 
-  async #nameAt(address: string): Promise<string | null> {
+  async #agentAt(address: string): Promise<Agent | null> {
     try {
-      return (await this.#parts.agents.identify(address))?.name ?? null;
+      return await this.#parts.agents.identify(address);
     } catch {
       return null; // who it is cannot be said
     }

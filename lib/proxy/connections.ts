@@ -2,7 +2,7 @@
  * The client connections: a loop for each, and one place where every attempt ends in a decision
  * record and an answer.
  */
-import type { Agent } from "../agents.ts";
+import { type Agent, isSameAgent } from "../agents.ts";
 import type { AgentTunnels } from "../api/services.ts";
 import type { Decision, DecisionChanges, NewDecision, Reason, TunnelEnd } from "../decision.ts";
 import { messageOf } from "../errors.ts";
@@ -133,7 +133,7 @@ export class Connections {
     await Promise.all([...sources].map(async (source) => {
       const now = await this.#whoIs(source);
       for (const client of this.#clients) {
-        if (client.source !== source || client.agent === null || isSame(client.agent, now)) {
+        if (client.source !== source || client.agent === null || isSameAgent(client.agent, now)) {
           continue;
         }
         log.debug("{source} is no longer {agent}: closed", { source, agent: client.agent.name });
@@ -244,7 +244,8 @@ export class Connections {
     let form = (): AnswerForm => PLAIN;
     try {
       const head = await this.#readHead(stream);
-      if (head === null) return false;
+      // Read before its connection was ended, perhaps along with the agent it came from.
+      if (head === null || !stream.isOpen) return false;
       exchange.startedMs = performance.now();
       client.exchange = exchange;
       if (head.kind === "health") {
@@ -393,8 +394,3 @@ const PLAIN: AnswerForm = { json: false, headOnly: false };
 
 /** Attempts that somebody else ended do not count as blocked. */
 const NO_BLOCK_OF_OURS: ReadonlySet<Reason> = new Set(["upstream_failed", "client_closed"]);
-
-/** Rules judge by name, and a name may be given to another container. */
-function isSame(before: Agent, now: Agent | null): boolean {
-  return before.containerId === now?.containerId && before.name === now?.name;
-}

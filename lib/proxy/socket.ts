@@ -52,6 +52,11 @@ export class TcpSocket implements Watcher {
     if (error !== null) throw error;
   }
 
+  /** Neither closed nor handed over. */
+  get isOpen(): boolean {
+    return this.#fd >= 0;
+  }
+
   /** Reads once: how many bytes, or null at the end of the peer's stream. */
   read(buffer: Uint8Array<ArrayBuffer>): number | null | Promise<number | null> {
     this.#assertOpen();

@@ -33,6 +33,11 @@ export class BufferedConn {
 
   constructor(readonly socket: TcpSocket) {}
 
+  /** Neither closed nor handed over. */
+  get isOpen(): boolean {
+    return this.socket.isOpen;
+  }
+
   /** What has been read and not taken; valid until the next `fill`. */
   get buffered(): Uint8Array<ArrayBuffer> {
     return this.#buffer.subarray(this.#start, this.#end);

@@ -306,3 +306,17 @@ Deno.test("D12 S013: what was opened to one agent is closed to the next one at i
     "the agent changed between question and transaction",
   );
 });
+
+Deno.test("D12: an answer that was waited for opens nothing to who is at the address by then", async () => {
+  const answering = addresses(60, PUBLIC);
+  await using world: World = new World(
+    [{ ...DIRECT, condition: `${DIRECT.condition} && agent.name == "coder"` }],
+    (request) => {
+      world.agents.add(SOURCE.address, "another");
+      world.access.identitiesChanged();
+      return answering(request);
+    },
+  );
+  equal((await world.ask()).rcode, "SERVFAIL");
+  deepEqual(world.kernel.open, []);
+});

@@ -93,3 +93,34 @@ Deno.test("an agent that changes while it is being identified is identified agai
   assert.match(await exchange, /^HTTP\/1\.1 403 /);
   assert.deepEqual(origin.received, []);
 });
+
+Deno.test("a request that was read before its agent was gone is not sent in the name of the next one", async () => {
+  await using origin = Origin.answering(ok("x"));
+  const looking = Promise.withResolvers<void>();
+  const found = Promise.withResolvers<Agent>();
+  let isGone = false;
+  await using lab = await Lab.start({
+    rules: [{ condition: "true", egress: `allow_private_ips: true, ports: [${origin.port}]` }],
+    agents: {
+      identify: () => {
+        if (!isGone) return AGENT;
+        looking.resolve();
+        return found.promise;
+      },
+    },
+  });
+  using client = await lab.connect();
+  await client.send(getRequest(`http://a.example:${origin.port}/first`));
+  await client.until(/x$/);
+  isGone = true;
+  const ended = lab.proxy.reidentify();
+  await looking.promise;
+  await client.send(getRequest(`http://a.example:${origin.port}/second`));
+  for (let i = 0; i < 10; i++) await lab.proxy.settle(); // it is read by then
+  found.resolve({ ...AGENT, name: "successor", containerId: "d".repeat(64) });
+  await ended;
+  assert.equal(await client.rest(), "");
+  await lab.proxy.settle();
+  assert.deepEqual((await lab.recent()).map(({ agent }) => agent?.name), ["worker"]);
+  assert.equal(origin.received.length, 1);
+});
