@@ -134,6 +134,7 @@ class Daemon {
       this.#decisions,
       new HistoryLookup(historyPath),
       () => this.#history.lastLost,
+      () => Promise.all([this.#dns.settle(), this.#proxy?.settle()]),
     );
     const proxyPort = config.proxy?.port ?? null;
     this.#bridges = bridges;

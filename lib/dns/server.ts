@@ -158,6 +158,11 @@ export class DnsServer implements GatewayService, DnsService {
     this.#cache.credit(hits, cached);
   }
 
+  /** Settles when everything that was decided until now is in the decision log. Never rejects. */
+  settle(): Promise<void> {
+    return this.#udp.settle();
+  }
+
   /**
    * The rules were reloaded: forgets every cached answer, and settles when no packet is judged by
    * the old rules any more. The next packet from now on is judged by the new ones already.

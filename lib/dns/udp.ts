@@ -206,6 +206,11 @@ export class UdpServer {
     this.#worker?.tell({ kind: "answer", question, dnssecOk, answer, ageSecs });
   }
 
+  /** Settles when everything that was decided until now has been handed on. Never rejects. */
+  async settle(): Promise<void> {
+    await this.#worker?.ask({ kind: "report" });
+  }
+
   /** Ends the worker. The sockets are closed by whoever listens. */
   async stop(): Promise<void> {
     this.#stopped = true;

@@ -40,11 +40,22 @@ export class DecisionRecords implements DecisionService {
   readonly #log: DecisionLog;
   readonly #lookup: HistoryLookup;
   readonly #streams: DecisionStreams;
+  readonly #settle: () => Promise<unknown>;
 
-  /** @param lastLost Sequence of the last change that the history lost. */
-  constructor(log: DecisionLog, lookup: HistoryLookup, lastLost: () => number) {
+  /**
+   * @param lastLost Sequence of the last change that the history lost.
+   * @param settle Settles when what other threads have decided until now is in the log: who was just
+   *   refused has an id, and looks it up before they report by themselves. Must not reject.
+   */
+  constructor(
+    log: DecisionLog,
+    lookup: HistoryLookup,
+    lastLost: () => number,
+    settle: () => Promise<unknown> = () => Promise.resolve(),
+  ) {
     this.#log = log;
     this.#lookup = lookup;
+    this.#settle = settle;
     this.#streams = new DecisionStreams(log, { read: (query) => this.#read(query), lastLost });
   }
 
@@ -61,6 +72,9 @@ export class DecisionRecords implements DecisionService {
   }
 
   async find(id: string): Promise<Decision | undefined> {
+    const known = this.#log.find(id);
+    if (known !== undefined) return known;
+    await this.#settle();
     const recent = this.#log.find(id);
     if (recent !== undefined) return recent;
     const [found] = await this.#read({ id, limit: 1 });
@@ -70,6 +84,7 @@ export class DecisionRecords implements DecisionService {
   async query(query: DecisionQuery): Promise<DecisionList> {
     const { sinceMs = 0, limit } = query;
     const since = new Date(sinceMs).toISOString();
+    await this.#settle();
     const recent = this.#log.recent().filter((decision) =>
       decision.time >= since && matches(query, decision)
     ).sort(byId).slice(-limit);

@@ -31,6 +31,8 @@ export type ToWorker =
     readonly answer: Answer;
     readonly ageSecs: number;
   }
+  /** Report what has been decided until now; answered by `done`. */
+  | { readonly kind: "report"; readonly ticket: number }
   /** Report what is left and end; answered by `done`. */
   | { readonly kind: "end"; readonly ticket: number };
 

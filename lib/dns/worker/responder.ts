@@ -26,7 +26,7 @@ export const HAND_OVER = Symbol("hand over");
 export type Response = Uint8Array | null | typeof HAND_OVER;
 
 /** A message that changes what the responder knows. */
-export type Update = Exclude<ToWorker, { readonly kind: "open" | "close" | "end" }>;
+export type Update = Exclude<ToWorker, { readonly kind: "open" | "close" | "report" | "end" }>;
 
 /**
  * Replies that are kept, and decisions that are waiting to be repeated. When there are more, all of

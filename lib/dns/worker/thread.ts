@@ -89,8 +89,9 @@ class Thread {
         this.#sockets.delete(message.fd);
         this.#poll();
         break;
+      case "report":
       case "end":
-        this.#post({ kind: "report", report: this.#responder.report() });
+        this.#reportNow();
         break;
       default:
         this.#responder.update(message);
@@ -178,9 +179,13 @@ class Thread {
       return Math.max(1, dueInMs);
     }
     this.#countDropped(new Set(this.#responder.floods.muted));
+    this.#reportNow();
+    return BEAT_MS;
+  }
+
+  #reportNow(): void {
     this.#shared.addUnreadReports(1);
     this.#post({ kind: "report", report: this.#responder.report() });
-    return BEAT_MS;
   }
 
   #post(message: FromWorker): void {
