@@ -3,7 +3,7 @@
  * sees (403 body and header, Extended DNS Error) and what the operator looks up.
  */
 import type { Agent } from "./agents.ts";
-import type { Layer, RuleRef } from "./rules/types.ts";
+import { LAYERS, type RuleRef } from "./rules/types.ts";
 
 /** Why attempts are allowed or blocked: stable codes, shown to agents and operators alike. */
 export const REASONS = [
@@ -122,17 +122,7 @@ export interface Targets {
 export const DECISION_SCHEMA = 1;
 
 /** Where decisions are made: every layer of the policy, and the kernel's firewall. */
-export const DECISION_LAYERS = [
-  "dns",
-  "grant",
-  "connect",
-  "sni",
-  "http",
-  "dial",
-  "agent",
-  "container",
-  "kernel",
-] as const satisfies readonly (Layer | "kernel")[];
+export const DECISION_LAYERS = [...LAYERS, "kernel"] as const;
 
 /** One of {@linkcode DECISION_LAYERS}. */
 export type DecisionLayer = typeof DECISION_LAYERS[number];

@@ -1,8 +1,9 @@
 /** Decisions on the host API: the list, one of them, counts, and the stream (server-sent events). */
 import { stream } from "hono/streaming";
 import { z } from "zod";
-import { DECISION_LAYERS } from "../decision.ts";
+import { type Decision, DECISION_LAYERS } from "../decision.ts";
 import { OutcallError } from "../errors.ts";
+import { pause } from "../pause.ts";
 import { decisionSchema } from "../record/schema.ts";
 import type { StreamEvent, Subscription } from "../record/streams.ts";
 import type { DecisionStats, Tally } from "../record/table.ts";
@@ -103,14 +104,7 @@ export function decisionRoutes(decisions: DecisionService): Route[] {
       path: "/api/v1/decisions/:id",
       handle: async (c) => {
         readQuery(c, nothing);
-        const id = c.req.param("id") ?? "";
-        const decision = await decisions.find(id);
-        if (decision === undefined) {
-          throw new OutcallError(404, "decisions.not_found", `decision not found: "${id}"`, {
-            hint: "The history keeps decisions for a time, and not more than it has room for.",
-          });
-        }
-        return c.json(success(decision));
+        return c.json(success(await findDecision(c, decisions)));
       },
     },
     {
@@ -120,6 +114,24 @@ export function decisionRoutes(decisions: DecisionService): Route[] {
         streamEvents(c, decisions.subscribe(readQuery(c, eventsQuery), resumeAfter(c))),
     },
   ];
+}
+
+/**
+ * The decision that the path names.
+ * @throws OutcallError `decisions.not_found` (404)
+ */
+export async function findDecision(
+  c: ApiContext,
+  decisions: Pick<DecisionService, "find">,
+): Promise<Decision> {
+  const id = c.req.param("id") ?? "";
+  const decision = await decisions.find(id);
+  if (decision === undefined) {
+    throw new OutcallError(404, "decisions.not_found", `decision not found: "${id}"`, {
+      hint: "It may be older than what is kept, or mistyped: ids are 17 letters and digits.",
+    });
+  }
+  return decision;
 }
 
 /** Where the client was, by the header that event sources send; null: it is new. */
@@ -152,7 +164,7 @@ function streamEvents(c: ApiContext, subscription: Subscription): Response {
         const events = await subscription.next();
         if (events === null || body.aborted) return;
         await write(events.map(eventText).join(""));
-        await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+        await pause(PAUSE_MS);
       }
     } finally {
       clearInterval(heartbeat);

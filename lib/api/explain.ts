@@ -1,8 +1,8 @@
 /** `GET /api/v1/decisions/:id/explain`: why a decision came out as it did, and what would change it. */
 import { z } from "zod";
-import { OutcallError } from "../errors.ts";
 import { decisionSchema } from "../record/schema.ts";
 import type { Walk } from "../record/explain.ts";
+import { findDecision } from "./decisions.ts";
 import { success } from "./envelope.ts";
 import { explainStep } from "./replies.ts";
 import { readQuery, type Route } from "./router.ts";
@@ -51,15 +51,8 @@ export function explainRoutes({ policy, decisions }: HostServices): Route[] {
     path: "/api/v1/decisions/:id/explain",
     handle: async (c) => {
       readQuery(c, nothing);
-      const id = c.req.param("id") ?? "";
-      const decision = await decisions.find(id);
-      if (decision === undefined) {
-        throw new OutcallError(404, "decisions.not_found", `decision not found: "${id}"`, {
-          hint: "It may be older than what is kept, or mistyped: ids are 17 letters and digits.",
-        });
-      }
       const { then, now, proposals, ...rest } = policy.explainDecision(
-        decision,
+        await findDecision(c, decisions),
         decisions.recent(),
       );
       return c.json(success({

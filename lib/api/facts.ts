@@ -4,7 +4,7 @@ import { RecordType, typeName } from "../dns/codes.ts";
 import { Hostname, parseHost } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";
 import type { RequestSpec } from "../rules/request.ts";
-import type { Facts, Layer } from "../rules/types.ts";
+import { type Facts, type Layer, LAYERS } from "../rules/types.ts";
 
 const hostname = z.string().transform((text, context) => {
   const host = parseHost(text);
@@ -85,18 +85,6 @@ const facts = z.strictObject({
     context: z.record(z.string(), z.unknown()).exactOptional(),
   }).exactOptional(),
 }) satisfies z.ZodType<Facts>;
-
-/** Every layer. */
-export const LAYERS = [
-  "dns",
-  "grant",
-  "connect",
-  "sni",
-  "http",
-  "dial",
-  "agent",
-  "container",
-] as const;
 
 /** `POST /api/v1/rule/evaluate`; without `layer`, {@linkcode layerOf} picks it. */
 export const evaluateRequest = z.strictObject({

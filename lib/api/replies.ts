@@ -7,8 +7,7 @@ import type { RuleCounter } from "../rules/counters.ts";
 import type { RuleChanges } from "../rules/diff.ts";
 import type { Clause, ExplainedRule } from "../rules/explain.ts";
 import type { ExpressionResult } from "../rules/expression.ts";
-import type { Layer, VerdictReason } from "../rules/types.ts";
-import { LAYERS } from "./facts.ts";
+import { type Layer, LAYERS, type VerdictReason } from "../rules/types.ts";
 import type {
   AgentAttachment,
   BridgeStatus,

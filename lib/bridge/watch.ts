@@ -5,6 +5,7 @@
 import { messageOf } from "../errors.ts";
 import { followLinks } from "../linux/netlink_events.ts";
 import { logger } from "../log.ts";
+import { pause } from "../pause.ts";
 import type { Bridges } from "./bridge.ts";
 
 const log = logger("bridge");
@@ -87,8 +88,4 @@ export class Watch {
       };
     });
   }
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

@@ -5,6 +5,7 @@ import { lostEvent, MAX_DECISIONS } from "../api/decisions.ts";
 import { type Decision, DECISION_LAYERS } from "../decision.ts";
 import { OutcallError } from "../errors.ts";
 import { wholeNumber } from "../options.ts";
+import { pause } from "../pause.ts";
 import { printable } from "../printable.ts";
 import type { DecisionFilter } from "../record/filter.ts";
 import { decisionSchema } from "../record/schema.ts";
@@ -159,7 +160,7 @@ async function followFrom(
     // Whoever answers from now on begins where the last one ended.
     if (!isAway) warn("outcalld ended the stream; waiting for it to come back");
     isAway = true;
-    await new Promise((resolve) => setTimeout(resolve, RECONNECT_MS));
+    await pause(RECONNECT_MS);
     if (await isThere(client)) {
       warn("outcalld is back");
       isAway = false;

@@ -3,6 +3,7 @@ import type { CommandUnknownOpts } from "@commander-js/extra-typings";
 import type { HostClient } from "../api/client.ts";
 import { MAX_DECISIONS } from "../api/decisions.ts";
 import { OutcallError } from "../errors.ts";
+import { pause } from "../pause.ts";
 import { printable } from "../printable.ts";
 import { decisionSchema } from "../record/schema.ts";
 import { bytesText } from "../record/text.ts";
@@ -79,7 +80,7 @@ async function follow(client: HostClient, top: Top, from: string, state: State):
       if (!(thrown instanceof OutcallError) || thrown.code !== "daemon.unreachable") throw thrown;
     }
     state.trouble = "outcalld is away; waiting for it";
-    await new Promise((resolve) => setTimeout(resolve, RECONNECT_MS));
+    await pause(RECONNECT_MS);
   }
 }
 

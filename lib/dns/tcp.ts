@@ -1,6 +1,7 @@
 /** One TCP listener of the DNS filter, with limits that keep slow or greedy clients from filling it. */
 import { messageOf } from "../errors.ts";
 import { logger } from "../log.ts";
+import { pause } from "../pause.ts";
 import type { PacketHandler } from "./filter.ts";
 import { readTcpMessage, writeTcpMessage } from "./framing.ts";
 import type { Listener } from "./listener.ts";
@@ -132,7 +133,7 @@ export function listenTcp(
       } catch (thrown) {
         if (closed) return;
         log.warn("accepting on {address} failed: {error}", { address, error: messageOf(thrown) });
-        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+        await pause(RETRY_MS);
       }
     }
   }

@@ -10,6 +10,7 @@ import { Agent } from "node:http";
 import { getSystemErrorMap } from "node:util";
 import type { PullProgress } from "../api/services.ts";
 import { type FailureStatus, messageOf, OutcallError } from "../errors.ts";
+import { pause } from "../pause.ts";
 import { parse } from "./image.ts";
 import { PullTally } from "./progress.ts";
 
@@ -169,19 +170,6 @@ class Deadline {
   }
 }
 
-function sleep(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener("abort", done);
-    if (signal.aborted) done();
-  });
-}
-
 /**
  * One engine. Holds no connection between calls, so it survives any restart of Docker.
  *
@@ -338,7 +326,7 @@ export class Engine {
         kind: "disconnected",
         error: error ?? this.#unavailable("it ended the event stream"),
       };
-      await sleep(pauseMs, signal);
+      await pause(pauseMs, signal);
       pauseMs = Math.min(pauseMs * 2, RECONNECT_MAX_MS);
     }
   }

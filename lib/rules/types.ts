@@ -3,8 +3,20 @@
  * and what came of it (verdict).
  */
 
+/** Every {@linkcode Layer}. */
+export const LAYERS = [
+  "dns",
+  "grant",
+  "connect",
+  "sni",
+  "http",
+  "dial",
+  "agent",
+  "container",
+] as const;
+
 /** Where an attempt is judged. Each layer knows other facts: see docs/architecture.md. */
-export type Layer = "dns" | "grant" | "connect" | "sni" | "http" | "dial" | "agent" | "container";
+export type Layer = typeof LAYERS[number];
 
 /**
  * What is known about one attempt. A namespace or field that is absent is *unknown*, which is not

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { decide } from "../../lib/rules/decide.ts";
 import { buildPolicy, emptyPolicy } from "../../lib/rules/policy.ts";
-import type { DnsTerms, Layer } from "../../lib/rules/types.ts";
+import { type DnsTerms, LAYERS } from "../../lib/rules/types.ts";
 import {
   compileFiles,
   connectFacts,
@@ -12,17 +12,6 @@ import {
   type RuleSpec,
   withAddress,
 } from "./support.ts";
-
-const LAYERS: readonly Layer[] = [
-  "dns",
-  "grant",
-  "connect",
-  "sni",
-  "http",
-  "dial",
-  "agent",
-  "container",
-];
 
 Deno.test("decide() blocks everything when there are no rules (S003-FR-009)", () => {
   for (const layer of LAYERS) {

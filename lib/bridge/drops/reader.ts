@@ -8,6 +8,7 @@ import { messageOf } from "../../errors.ts";
 import { deviceName } from "../../linux/devices.ts";
 import { GroupTakenError, PacketLog } from "../../linux/nflog.ts";
 import { logger } from "../../log.ts";
+import { pause } from "../../pause.ts";
 import type { Pin } from "../ports.ts";
 import { DROP_GROUP } from "../report.ts";
 import { attribute, PinIndex } from "./attribution.ts";
@@ -169,18 +170,4 @@ function programOf(pid: number | null): string {
   } catch {
     return ""; // it has ended, or is in another process namespace
   }
-}
-
-/** Waits, or ends with `signal`. */
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener("abort", done);
-    if (signal.aborted) done();
-  });
 }
