@@ -2,7 +2,6 @@
 import { OutcallError } from "../errors.ts";
 import { parseHost } from "../net/host.ts";
 import { compilePolicy } from "../rules/compile.ts";
-import { mentions } from "../rules/ir.ts";
 import { FACT_NAMES, type FactName } from "../rules/language.ts";
 import { lint } from "../rules/lint.ts";
 import { CAN_BE_TRUE, Evaluation } from "../rules/outcome.ts";
@@ -98,10 +97,19 @@ function hostsIn(rule: CompiledRule): readonly string[] | null {
   ].sort();
 }
 
+/** A name that no rule means: what may be true for it is true for agents that nobody thought of. */
+const STRANGER = crypto.randomUUID();
+
+/** Whether a rule can serve any agent, though it may well mention one. */
+function isForStrangers({ evaluate }: CompiledRule): boolean {
+  const evaluation = new Evaluation({ agent: { name: STRANGER } }, new Set(FACT_NAMES));
+  return (evaluate(evaluation) & CAN_BE_TRUE) !== 0;
+}
+
 function breadth(rule: CompiledRule): string[] {
   if (rule.action === "block") return [`rule "${rule.id}" blocks, perhaps also other agents`];
   const warnings: string[] = [];
-  if (!mentions(rule.expr, "agent.name")) {
+  if (isForStrangers(rule)) {
     warnings.push(`rule "${rule.id}" is for every agent, not only for the one that asks`);
   }
   const hosts = hostsIn(rule);
@@ -112,6 +120,11 @@ function breadth(rule: CompiledRule): string[] {
   }
   if (rule.egress?.allowPrivateIps === true) {
     warnings.push(`rule "${rule.id}" allows private addresses`);
+  }
+  if (rule.egress?.mode === "direct_ip") {
+    warnings.push(
+      `rule "${rule.id}" opens addresses past the proxy, where nobody sees what is sent`,
+    );
   }
   if (rule.egress?.tls === "any") {
     warnings.push(`rule "${rule.id}" does not check what is inside the tunnel`);
