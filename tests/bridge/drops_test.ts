@@ -12,8 +12,7 @@ import { eventually } from "../eventually.ts";
 import { Machine } from "../lab/machine.ts";
 import { denoCommand } from "../lab/product.ts";
 import { labTest } from "../lab/requirements.ts";
-
-const SEED = Number(Deno.env.get("OUTCALL_FUZZ_SEED") ?? "20261103");
+import { SEED } from "../random.ts";
 
 const PIN: Pin = {
   port: "veth7",

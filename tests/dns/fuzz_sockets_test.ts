@@ -4,9 +4,10 @@ import { DecisionLog } from "../../lib/decision.ts";
 import { DnsServer } from "../../lib/dns/server.ts";
 import { eventually } from "../eventually.ts";
 import { decode, encodeQuery, encodeReply } from "./oracle.ts";
-import { Random, SEED } from "./random.ts";
+import { Random, SEED } from "../random.ts";
 import {
   type Behaviour,
+  DNS_SPICE,
   NO_OPENER,
   ownAddress,
   ownPort,
@@ -33,7 +34,7 @@ Deno.test(`the filter outlives ${PACKETS} fuzzed packets, answered by fuzzed rep
   const hostile: Behaviour = async (asked) => {
     const [reply] = await answer(asked);
     assert(reply !== undefined);
-    return Array.from({ length: random.below(3) }, () => random.mutate(reply));
+    return Array.from({ length: random.below(3) }, () => random.mutate(reply, DNS_SPICE));
   };
   await using upstream = new TestUpstream(hostile);
   const policy = new TestPolicy([
@@ -80,7 +81,7 @@ Deno.test(`the filter outlives ${PACKETS} fuzzed packets, answered by fuzzed rep
     }
   })();
   for (let sent = 0; sent < PACKETS; sent++) {
-    await client.send(random.mutate(random.pick(corpus)), to);
+    await client.send(random.mutate(random.pick(corpus), DNS_SPICE), to);
     if (sent % BURST === 0) await new Promise((resolve) => setTimeout(resolve, 1));
   }
   upstream.behaviour = answer;

@@ -17,8 +17,8 @@ import { parseQuery, parseResponse } from "../../lib/dns/parse.ts";
 import { Hostname } from "../../lib/net/host.ts";
 import { restrictedRange } from "../../lib/net/restricted.ts";
 import { decode, encodeQuery, encodeReply } from "./oracle.ts";
-import { hex, Random, SEED } from "./random.ts";
-import { allowHost, NO_OPENER, TestDirectory, TestPolicy } from "./support.ts";
+import { hex, Random, SEED } from "../random.ts";
+import { allowHost, DNS_SPICE, NO_OPENER, TestDirectory, TestPolicy } from "./support.ts";
 
 /** In CI; a longer run asks for more. */
 const PACKETS = Number(Deno.env.get("OUTCALL_FUZZ_PACKETS") ?? "50000");
@@ -43,7 +43,7 @@ Deno.test(`parseQuery() survives ${PACKETS} mutated packets, and what it accepts
     random.bytes(64),
   ];
   for (let i = 0; i < PACKETS; i++) {
-    const packet = random.mutate(random.pick(corpus));
+    const packet = random.mutate(random.pick(corpus), DNS_SPICE);
     replayable(packet, () => {
       const parsed = parseQuery(packet);
       if (parsed.kind === "refusal") assert.equal(decode(buildRefusal(parsed)).qr, true);
@@ -115,7 +115,7 @@ Deno.test(`the UDP worker's responder decides ${PACKETS} mutated packets as the 
   ];
   const source = { address: agent.address, transport: "udp" } as const;
   for (let i = 0; i < PACKETS; i++) {
-    const packet = random.mutate(random.pick(corpus));
+    const packet = random.mutate(random.pick(corpus), DNS_SPICE);
     // The answers grow older, but live on.
     nowMs = i * 290_000 / PACKETS;
     responder.tick(nowMs);
@@ -207,7 +207,7 @@ Deno.test(`parseResponse() survives ${PACKETS} mutated packets, and no restricte
     }),
   ];
   for (let i = 0; i < PACKETS; i++) {
-    const packet = random.mutate(random.pick(corpus));
+    const packet = random.mutate(random.pick(corpus), DNS_SPICE);
     replayable(packet, () => {
       const question = random.pick(questions);
       const parsed = parseResponse(packet, 1, question);

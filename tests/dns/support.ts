@@ -20,6 +20,9 @@ export interface TestRule {
   readonly mode?: "proxy" | "direct_ip";
 }
 
+/** Bytes that mean something in a DNS packet: pointers, label lengths, extremes. */
+export const DNS_SPICE = [0, 1, 12, 63, 64, 0xc0, 0xff];
+
 /** For filters whose rules open nothing. */
 export const NO_OPENER: AddressOpener = {
   open: () => assert.fail("nothing is to be opened"),

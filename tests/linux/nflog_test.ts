@@ -14,8 +14,8 @@ import { eventually } from "../eventually.ts";
 import { Machine } from "../lab/machine.ts";
 import { denoCommand } from "../lab/product.ts";
 import { labTest } from "../lab/requirements.ts";
+import { SEED } from "../random.ts";
 
-const SEED = Number(Deno.env.get("OUTCALL_FUZZ_SEED") ?? "20261102");
 const PACKET = 4 << 8;
 
 function message(...attributes: readonly Uint8Array[]): NetlinkMessage {

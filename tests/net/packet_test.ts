@@ -8,8 +8,7 @@ import {
   isIpv6Housekeeping,
   parsePacket,
 } from "../../lib/net/packet.ts";
-
-const SEED = Number(Deno.env.get("OUTCALL_FUZZ_SEED") ?? "20261101");
+import { SEED } from "../random.ts";
 
 interface Ipv4Parts {
   readonly source: Uint8Array;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { bytesOf, textOf } from "../../lib/proxy/bytes.ts";
 import { ChunkedDecoder } from "../../lib/proxy/chunked.ts";
-import { below, fuzz, mutate, pick } from "./fuzz.ts";
+import { fuzz } from "./fuzz.ts";
 
 interface Outcome {
   readonly body: string;
@@ -101,7 +101,7 @@ Deno.test("fuzz: the decoder ends, and says the same whether bytes come together
     "1;a=b\r\nx\r\nA\r\n0123456789\r\n0\r\nT: v\r\n\r\nrest",
   ].map(bytesOf);
   const spice = bytesOf("\r\n\0 ;:0Ff\x7f\xff");
-  fuzz((next) => mutate(next, pick(next, seeds).slice(below(next, 3)), spice), (input) => {
+  fuzz((random) => random.mutate(random.pick(seeds).slice(random.below(3)), spice), (input) => {
     const whole = decode(input);
     const single = decode(input, [1]);
     assert.equal(single.state, whole.state);

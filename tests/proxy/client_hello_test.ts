@@ -6,7 +6,7 @@ import {
   type HelloResult,
   parseClientHello,
 } from "../../lib/proxy/client_hello.ts";
-import { below, fuzz, mutate, pick } from "./fuzz.ts";
+import { fuzz } from "./fuzz.ts";
 import {
   clientHello,
   handshake,
@@ -177,11 +177,11 @@ Deno.test("fuzz: any bytes give a hello, a wish for more, or a refusal, and noth
     clientHello(),
   ];
   const spice = join([0, 1, 3, 22, 0xff, 0x40]);
-  fuzz((next) => {
-    const seed = pick(next, seeds);
-    return below(next, 10) === 0
-      ? seed.subarray(0, below(next, seed.length))
-      : mutate(next, seed, spice);
+  fuzz((random) => {
+    const seed = random.pick(seeds);
+    return random.below(10) === 0
+      ? seed.subarray(0, random.below(seed.length))
+      : random.mutate(seed, spice);
   }, (input) => {
     const result = parseClientHello(input);
     if (result.kind === "more") return;

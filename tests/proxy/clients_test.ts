@@ -6,7 +6,7 @@ import { type AddressInfo } from "node:net";
 import { MAX_BODY_BYTES } from "../../lib/proxy/head.ts";
 import { CertificateAuthority } from "../lab/ca.ts";
 import { labTest } from "../lab/requirements.ts";
-import { below, pick, random, SEED } from "./fuzz.ts";
+import { Random, SEED } from "../random.ts";
 import { Lab, RawClient } from "./support.ts";
 
 interface CurlResult {
@@ -207,7 +207,7 @@ labTest("curl: plain HTTP with uploads of every kind", { tools: ["curl"] }, asyn
 Deno.test("whatever is forwarded, a strict server reads as the same one request (differential)", async () => {
   await using server = await StrictServer.start();
   await using lab = await Lab.start({ rules: [{ condition: "true" }], limits: { headMs: 1_000 } });
-  const next = random(SEED);
+  const random = new Random();
   const host = `a.example:${server.port}`;
   const noise = [
     "Connection: keep-alive",
@@ -246,16 +246,16 @@ Deno.test("whatever is forwarded, a strict server reads as the same one request 
   ];
   let forwardedCount = 0;
   for (let run = 0; run < 1_500; run++) {
-    const fields = Array.from({ length: below(next, 4) }, () => pick(next, noise));
+    const fields = Array.from({ length: random.below(4) }, () => random.pick(noise));
     const request = [
-      `${pick(next, ["GET", "POST", "put", "M-SEARCH"])} http://${host}${
-        pick(next, paths)
+      `${random.pick(["GET", "POST", "put", "M-SEARCH"])} http://${host}${
+        random.pick(paths)
       } HTTP/1.1`,
       `Host: ${host}`,
       ...fields,
       "",
-      pick(next, bodies),
-    ].join(pick(next, ["\r\n", "\r\n", "\r\n", "\n", "\r\n "]));
+      random.pick(bodies),
+    ].join(random.pick(["\r\n", "\r\n", "\r\n", "\n", "\r\n "]));
     const before = server.requests.length;
     using client = await RawClient.connect(lab.port);
     await client.send(request);

@@ -10,7 +10,7 @@ import {
   parseRequestHead,
   type RequestHead,
 } from "../../lib/proxy/head.ts";
-import { below, fuzz, mutate, pick } from "./fuzz.ts";
+import { fuzz } from "./fuzz.ts";
 import { get, head, REFUSED_HEADS } from "./heads.ts";
 
 function parse(text: string): RequestHead {
@@ -236,11 +236,11 @@ Deno.test("fuzz: any bytes give a request or a refusal, and a request is sound",
   ].map((text) => bytesOf(text));
   const spice = bytesOf("\r\n\0\t :,;@#%/\\[]0\x7f\x80\xff\xc3");
   fuzz(
-    (next) => {
-      if (below(next, 20) === 0) {
-        return Uint8Array.from({ length: below(next, 64) }, () => below(next, 256));
+    (random) => {
+      if (random.below(20) === 0) {
+        return random.bytes(random.below(64));
       }
-      return mutate(next, pick(next, seeds), spice);
+      return random.mutate(random.pick(seeds), spice);
     },
     (input) => {
       const parsed = parseRequestHead(input);

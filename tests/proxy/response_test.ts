@@ -6,7 +6,7 @@ import {
   parseResponseHead,
   type ResponseHead,
 } from "../../lib/proxy/response.ts";
-import { below, fuzz, mutate } from "./fuzz.ts";
+import { fuzz } from "./fuzz.ts";
 
 function parse(lines: readonly string[], method = "GET"): ReturnType<typeof parseResponseHead> {
   return parseResponseHead(bytesOf([...lines, "", ""].join("\r\n")), method);
@@ -106,7 +106,7 @@ Deno.test("fuzz: any response head is understood or refused, and never framed tw
     "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nConnection: close\r\n\r\n",
   );
   const spice = bytesOf("\r\n\0\t :,;01\x7f\xff");
-  fuzz((next) => mutate(next, below(next, 2) === 0 ? seed : other, spice), (input) => {
+  fuzz((random) => random.mutate(random.pick([seed, other]), spice), (input) => {
     const parsed = parseResponseHead(input, "GET");
     if (parsed.kind === "refused") return;
     const lines = sent(parsed);

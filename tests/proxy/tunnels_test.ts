@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import type { TunnelUse } from "../../lib/decision.ts";
 import { Tunnels } from "../../lib/proxy/tunnels.ts";
-import { random, SEED } from "./fuzz.ts";
+import { Random } from "../random.ts";
 import { type Sockets, withSockets } from "./sockets.ts";
 
 const LONG_MS = 60_000;
@@ -37,8 +37,8 @@ function withTunnels(
 }
 
 function noise(bytes: number): Uint8Array<ArrayBuffer> {
-  const next = random(SEED);
-  return Uint8Array.from({ length: bytes }, () => Math.floor(next() * 256));
+  const random = new Random();
+  return random.bytes(bytes);
 }
 
 async function send(conn: Deno.TcpConn, bytes: Uint8Array): Promise<void> {

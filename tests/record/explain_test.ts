@@ -7,7 +7,8 @@ import { decide } from "../../lib/rules/decide.ts";
 import { PolicyHistory } from "../../lib/rules/history.ts";
 import type { Policy } from "../../lib/rules/policy.ts";
 import { walkOf } from "../../lib/rules/replay.ts";
-import { policyOf, ruleFileText, type RuleSpec, SEED } from "../rules/support.ts";
+import { SEED } from "../random.ts";
+import { policyOf, ruleFileText, type RuleSpec } from "../rules/support.ts";
 
 const NOW = "2026-05-04T09:30:00.000Z";
 const BEFORE_MS = Date.parse(NOW) - 60_000;

@@ -10,7 +10,8 @@ import { lint } from "../../lib/rules/lint.ts";
 import { emptyPolicy, type Policy } from "../../lib/rules/policy.ts";
 import { isAdmitted } from "../../lib/rules/propose.ts";
 import { walkOf } from "../../lib/rules/replay.ts";
-import { connectFacts, dnsFacts, httpFacts, policyOf, SEED } from "../rules/support.ts";
+import { SEED } from "../random.ts";
+import { connectFacts, dnsFacts, httpFacts, policyOf } from "../rules/support.ts";
 
 const NOTHING = emptyPolicy(1);
 

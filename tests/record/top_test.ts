@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { screen } from "../../lib/cli/top.ts";
 import { type Decision, DECISION_SCHEMA } from "../../lib/decision.ts";
 import { COUNT_SECS, Top, type TopRow } from "../../lib/record/top.ts";
-import { SEED } from "../rules/support.ts";
+import { SEED } from "../random.ts";
 
 const START_MS = Date.parse("2026-05-04T09:30:00.000Z");
 

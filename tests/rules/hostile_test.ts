@@ -6,8 +6,8 @@ import { decide } from "../../lib/rules/decide.ts";
 import { formatDiagnostic } from "../../lib/rules/diagnostic.ts";
 import { lint } from "../../lib/rules/lint.ts";
 import { LIMITS } from "../../lib/rules/limits.ts";
+import { SEED } from "../random.ts";
 import { completeFacts } from "./generate.ts";
-import { SEED } from "./support.ts";
 
 /** What an agent may submit. */
 const SIZE = 65_536;

@@ -8,8 +8,9 @@ import { PENDING_FACTS } from "../../lib/rules/language.ts";
 import { LIMITS } from "../../lib/rules/limits.ts";
 import type { Policy } from "../../lib/rules/policy.ts";
 import type { Facts, Layer } from "../../lib/rules/types.ts";
+import { SEED } from "../random.ts";
 import { completeFacts, condition as anyCondition } from "./generate.ts";
-import { exprOf, policyOf, type RuleSpec, SEED } from "./support.ts";
+import { exprOf, policyOf, type RuleSpec } from "./support.ts";
 
 const HOSTS = ["x.org", "a.x.org", "b.a.x.org", "y.org", "evilx.org", "org", "1.2.3.4", "::1"];
 const host = fc.constantFrom(...HOSTS);

@@ -4,7 +4,8 @@ import fc from "fast-check";
 import { decide } from "../../lib/rules/decide.ts";
 import { buildPolicy, type Policy, withObserved } from "../../lib/rules/policy.ts";
 import type { Facts, Layer } from "../../lib/rules/types.ts";
-import { connectFacts, dnsFacts, httpFacts, policyOf, type RuleSpec, SEED } from "./support.ts";
+import { SEED } from "../random.ts";
+import { connectFacts, dnsFacts, httpFacts, policyOf, type RuleSpec } from "./support.ts";
 
 const KEY = "a1b2c3";
 

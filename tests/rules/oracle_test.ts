@@ -6,8 +6,9 @@ import fc from "fast-check";
 import { celEnvironment } from "../../lib/rules/language.ts";
 import { FAILED, FALSE, type Outcome, TRUE } from "../../lib/rules/outcome.ts";
 import type { Facts } from "../../lib/rules/types.ts";
+import { SEED } from "../random.ts";
 import { completeFacts, condition } from "./generate.ts";
-import { conditionOf, SEED } from "./support.ts";
+import { conditionOf } from "./support.ts";
 
 const CASES = 12_000;
 

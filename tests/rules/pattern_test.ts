@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { RE2JS } from "re2js";
 import { compilePattern, PatternBudget, PatternError } from "../../lib/rules/pattern.ts";
-import { SEED } from "./support.ts";
+import { SEED } from "../random.ts";
 
 const ATOMS = [
   "a",

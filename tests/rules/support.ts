@@ -12,9 +12,6 @@ import { PatternBudget } from "../../lib/rules/pattern.ts";
 import type { Policy } from "../../lib/rules/policy.ts";
 import type { Facts, Layer } from "../../lib/rules/types.ts";
 
-/** Seed of generated cases: replay a failure with OUTCALL_FUZZ_SEED. */
-export const SEED = Number(Deno.env.get("OUTCALL_FUZZ_SEED") ?? 20_260_501);
-
 /** One rule, as JSON, which is YAML too. */
 export interface RuleSpec {
   readonly id?: string;

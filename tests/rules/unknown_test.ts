@@ -13,8 +13,9 @@ import {
   UNKNOWN_PENDING,
 } from "../../lib/rules/outcome.ts";
 import type { Facts, Layer } from "../../lib/rules/types.ts";
+import { SEED } from "../random.ts";
 import { completeFacts, condition } from "./generate.ts";
-import { conditionOf, SEED } from "./support.ts";
+import { conditionOf } from "./support.ts";
 
 /** `facts` without those of `names`. */
 function without(facts: Facts, names: readonly FactName[]): Facts {
