@@ -289,3 +289,43 @@ rules:
     equal(await allowed("https://x.example.com/", "udp"), false);
     equal(await allowed("x.example.com:443", "tcp"), true);
   }));
+
+Deno.test("an agent that is observed is told what the layers would do: all but what a rule blocks (D31)", async () => {
+  let caller = 0;
+  const rules = `version: "1"
+rules: [{ id: no, action: block, condition: 'http.host == "bad.example" || run.tool == "rm"' }]
+`;
+  const options = { rules, rates: RATES, observed: 0, nextCaller: () => caller };
+  await withAgentApi(options, async ({ path, decisions }) => {
+    const answers = async (): Promise<boolean[]> => {
+      const ask = await asker(path);
+      const allowed: boolean[] = [];
+      for (
+        const [action_type, target, protocol] of [
+          ["network_call", "https://x.example/", "tcp"],
+          ["network_call", "http://x.example/", "tcp"],
+          ["tool_exec", "git", "tcp"],
+          ["file_access", "/etc/shadow", "tcp"],
+          ["network_call", "https://bad.example/", "tcp"],
+          ["tool_exec", "rm", "tcp"],
+          // Observation opens neither what is private nor anything past the proxy.
+          ["network_call", "10.0.0.1:443", "tcp"],
+          ["network_call", "x.example:53", "udp"],
+        ] as const
+      ) {
+        const { json } = await ask({ action_type, target, metadata: { protocol } });
+        allowed.push(Object(json).allowed);
+      }
+      return allowed;
+    };
+    deepEqual(await answers(), [true, true, true, true, false, false, false, false]);
+    deepEqual(decisions.recent().slice(0, 4).map(({ reason }) => reason), [
+      "observed",
+      "observed",
+      "observed",
+      "observed",
+    ]);
+    caller = 1; // Of the same name.
+    deepEqual(await answers(), Array(8).fill(false));
+  });
+});

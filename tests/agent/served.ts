@@ -27,6 +27,8 @@ export interface ServedOptions {
   readonly timeoutMs?: number;
   /** The number of the agent that asks next; absent: it is always the first one. */
   readonly nextCaller?: () => number;
+  /** The number of an agent that is observed; absent: nobody is. */
+  readonly observed?: number;
 }
 
 /** A running API. */
@@ -37,7 +39,7 @@ export interface Served {
 
 /** Serves every caller as an agent called `worker`, for as long as `test` runs. */
 export async function withAgentApi(
-  { rules, rates, timeoutMs = 5_000, nextCaller = (): number => 0 }: ServedOptions,
+  { rules, rates, timeoutMs = 5_000, nextCaller = (): number => 0, observed }: ServedOptions,
   test: (served: Served) => Promise<void>,
 ): Promise<void> {
   const directory = Deno.makeTempDirSync({ prefix: "outcall-agent-" });
@@ -46,6 +48,7 @@ export async function withAgentApi(
   Deno.writeTextFileSync(`${rulesDir}/a.yaml`, rules, { mode: 0o644 });
   const policy = new ActivePolicy(rulesDir, true);
   await policy.reload();
+  if (observed !== undefined) await policy.observe(new Set([whereIs(observed).containerId]));
   const decisions = new DecisionLog();
   const requests = new RuleRequests({
     database: openDatabase(`${directory}/state`),

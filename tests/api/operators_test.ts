@@ -116,18 +116,23 @@ labTest("root in another PID namespace is refused: it is inside a container (D22
 
 /** A directory in which cgroups can be made, or null where the file system is read-only. */
 function cgroupRoot(): string | null {
-  for (const root of ["/sys/fs/cgroup", "/sys/fs/cgroup/pids"]) {
-    const probe = `${root}/outcall-test-${crypto.randomUUID()}`;
-    try {
-      Deno.mkdirSync(probe);
-      const usable = Deno.readTextFileSync(`${probe}/cgroup.procs`) === "";
-      Deno.removeSync(probe);
-      if (usable) return root;
-    } catch {
-      // Not a cgroup file system, or not ours to write to.
-    }
+  return ["/sys/fs/cgroup", "/sys/fs/cgroup/pids"].find(hasCgroups) ?? null;
+}
+
+function hasCgroups(root: string): boolean {
+  const probe = `${root}/outcall-test-${crypto.randomUUID()}`;
+  try {
+    Deno.mkdirSync(probe);
+  } catch {
+    return false; // not there, or not ours to write to
   }
-  return null;
+  try {
+    return Deno.readTextFileSync(`${probe}/cgroup.procs`) === "";
+  } catch {
+    return false; // no cgroup file system: hierarchies of version 1 are mounted below a plain folder
+  } finally {
+    Deno.removeSync(probe);
+  }
 }
 
 const root = missing({ tools: ["curl"] }) === null ? cgroupRoot() : null;
