@@ -18,9 +18,9 @@ import { type ApiApp, apiApp, type ApiContext, readBody, readQuery, type Route }
 import { nothing } from "./schemas.ts";
 
 /** S004-EC-010: of every body. */
-export const AGENT_MAX_BODY_BYTES = 65_536;
+const AGENT_MAX_BODY_BYTES = 65_536;
 /** Longest time that one call waits for an operator's answer, in seconds. */
-export const AGENT_MAX_WAIT_SECS = 60;
+const AGENT_MAX_WAIT_SECS = 60;
 
 /** What the agent API works with. */
 export interface AgentServices {
@@ -103,6 +103,10 @@ export function agentApp(services: AgentServices): ApiApp {
         const { agent, session } = await sessionOf(c);
         spend(session.permissions, sessions.now());
         const question = await readBody(c, checkBody, AGENT_MAX_BODY_BYTES);
+        log.debug("permission check of {agent} ({container}): {action}", {
+          action: question.action_type,
+          ...described(agent),
+        });
         return c.json(success(await checkPermission(check, agent, question)));
       },
     },
@@ -132,10 +136,14 @@ export function agentApp(services: AgentServices): ApiApp {
       handle: async (c) => {
         const { wait } = readQuery(c, waitQuery);
         const { agent } = await sessionOf(c);
-        const id = c.req.param("id") ?? "";
-        return c.json(
-          success(requestReply(await requests.ownWhenAnswered(agent, id, wait * 1_000))),
-        );
+        const asked = c.req.param("id") ?? "";
+        const request = await requests.ownWhenAnswered(agent, asked, wait * 1_000);
+        log.debug("status query of {agent} ({container}): {id} is {status}", {
+          id: request.id,
+          status: request.status,
+          ...described(agent),
+        });
+        return c.json(success(requestReply(request)));
       },
     },
     {

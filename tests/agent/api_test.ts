@@ -1,5 +1,6 @@
 import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { Agent, request } from "node:http";
+import { configure, type LogRecord, reset } from "@logtape/logtape";
 import { post, type Reply, send } from "../api/running.ts";
 import { type Served, withAgentApi } from "./served.ts";
 
@@ -328,4 +329,38 @@ rules: [{ id: no, action: block, condition: 'http.host == "bad.example" || run.t
     caller = 1; // Of the same name.
     deepEqual(await answers(), Array(8).fill(false));
   });
+});
+
+Deno.test("whatever agents do is logged with who they are, and never with arguments or tokens (S004-FR-016, ADV-HOST-12)", async () => {
+  const records: LogRecord[] = [];
+  await configure({
+    sinks: { kept: (record) => records.push(record) },
+    loggers: [
+      { category: ["outcall", "agent_api"], lowestLevel: "debug", sinks: ["kept"] },
+      { category: ["logtape", "meta"], lowestLevel: null },
+    ],
+  });
+  try {
+    await served(async ({ path }) => {
+      const ask = await asker(path);
+      const metadata = { args: "hunter2" };
+      await ask({ action_type: "shell_exec", target: "deploy hunter2", metadata });
+      const headers = { ...JSON_TYPE, Authorization: `Bearer ${await token(path)}` };
+      const rule_file = 'version: "1"\nrules: [{ id: r, action: block, condition: "true" }]\n';
+      const body = JSON.stringify({ rule_file });
+      const { json } = await send(path, "POST", "/v1/requests/rules", { headers, body });
+      await send(path, "GET", `/v1/requests/rules/${Object(json).id}`, { headers });
+    });
+  } finally {
+    await reset();
+  }
+  const lines = records.map(({ message }) => message.join(""));
+  const who = `worker (${"a".repeat(64)})`;
+  deepEqual(lines.map((line) => line.replace(/rr-[0-9a-f]{12}/, "ID")), [
+    `check-in of ${who}`,
+    `permission check of ${who}: shell_exec`,
+    `check-in of ${who}`,
+    `rule request ID of ${who}`,
+    `status query of ${who}: ID is pending`,
+  ]);
 });

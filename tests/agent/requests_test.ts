@@ -104,6 +104,13 @@ Deno.test("an approval writes agent-<id>.yaml for us alone, and loads it (S003-I
     await rejects(requests.reject(id, null, "uid 0"), refusedWith("requests.answered"));
   }));
 
+Deno.test("what asks for a rule that is in force already waits like any other (S004-EC-009)", () =>
+  withWorld(async ({ requests, rulesDir, policy }) => {
+    Deno.writeTextFileSync(`${rulesDir}/own.yaml`, ruleFile("a.example"), { mode: 0o644 });
+    await policy.reload();
+    equal(requests.submit(WORKER, submission(ruleFile("a.example"))).status, "pending");
+  }));
+
 Deno.test("an operator may put an edited file in force instead", () =>
   withWorld(async (world) => {
     const { id } = world.requests.submit(WORKER, submission(ruleFile("a.example")));

@@ -3,7 +3,8 @@ import { deepEqual, equal, match, ok, rejects } from "node:assert/strict";
 import { eventually } from "../eventually.ts";
 
 const TOKEN = `tok-${"0".repeat(32)}`;
-const CHECKED_IN = { ok: true, session_token: TOKEN, container_id: null };
+const CONTAINER = "a".repeat(64);
+const CHECKED_IN = { ok: true, session_token: TOKEN, container_id: CONTAINER };
 const ALLOWED = { ok: true, allowed: true, decision: "d", matched_rule: null, reason: null };
 
 /** What becomes of a request: an answer, silence, or the end of the connection. */
@@ -13,30 +14,36 @@ interface World {
   readonly folder: string;
   /** Requests so far, by their first lines. */
   readonly asked: readonly string[];
+  /** The same, whole. */
+  readonly received: readonly string[];
   /** Takes the daemon away: its connections, and its socket. */
   readonly goAway: () => void;
   start(args: readonly string[], env?: Record<string, string>): Deno.ChildProcess;
 }
 
-/** A daemon that checks everybody in and reacts to the rest. */
+/** A daemon that checks everybody in, unless told otherwise, and reacts to the rest. */
 async function withDaemon(
   react: (line: string) => Reaction,
   test: (world: World) => Promise<void>,
+  checkIn: Reaction = CHECKED_IN,
 ): Promise<void> {
   const folder = Deno.makeTempDirSync({ prefix: "outcall-shim-" });
   const path = `${folder}/agent.sock`;
   const listener = Deno.listen({ transport: "unix", path });
   const connections = new Set<Deno.Conn>();
   const asked: string[] = [];
+  const received: string[] = [];
   const serve = async (conn: Deno.Conn): Promise<void> => {
     connections.add(conn);
     const buffer = new Uint8Array(65_536);
     for (;;) {
       const count = await conn.read(buffer).catch(() => null);
       if (count === null) break;
-      const line = new TextDecoder().decode(buffer.subarray(0, count)).split("\r\n")[0] ?? "";
+      const request = new TextDecoder().decode(buffer.subarray(0, count));
+      const line = request.split("\r\n")[0] ?? "";
       asked.push(line);
-      const reaction = line.includes("/v1/checkin") ? CHECKED_IN : react(line);
+      received.push(request);
+      const reaction = line.includes("/v1/checkin") ? checkIn : react(line);
       if (reaction === "end") break;
       if (reaction === "silence") continue;
       const body = JSON.stringify(reaction);
@@ -70,7 +77,7 @@ async function withDaemon(
       stderr: "piped",
     }).spawn();
   try {
-    await test({ folder, asked, goAway, start });
+    await test({ folder, asked, received, goAway, start });
   } finally {
     goAway();
     await accepting;
@@ -111,14 +118,67 @@ Deno.test("no verdict in time, or a connection that ends: nothing runs, exit 5 (
   }
 });
 
-Deno.test("who is refused at the door runs nothing, exit 5 (S005-EC-007)", () =>
+Deno.test("who is refused at the door asks nothing and runs nothing, exit 5 (S005-EC-007, S005-FR-004)", () =>
   withDaemon(
-    () => ({ ok: false, error: "no", code: "peer.forbidden" }),
+    () => ALLOWED,
+    async ({ start, asked, folder }) => {
+      const { code, stderr } = await ended(start(["exec", "touch", `${folder}/ran`]));
+      equal(code, 5);
+      match(stderr, /^error: you are not an agent\n/);
+      deepEqual(asked, ["POST /v1/checkin HTTP/1.1"]);
+      await rejects(Deno.stat(`${folder}/ran`), Deno.errors.NotFound);
+    },
+    { ok: false, error: "you are not an agent", code: "peer.forbidden" },
+  ));
+
+Deno.test("a session that is not accepted is no verdict: nothing runs, exit 5 (S005-FR-004)", () =>
+  withDaemon(
+    () => ({ ok: false, error: "no", code: "session.invalid" }),
     async ({ start, folder }) => {
       equal((await ended(start(["exec", "touch", `${folder}/ran`]))).code, 5);
       await rejects(Deno.stat(`${folder}/ran`), Deno.errors.NotFound);
     },
   ));
+
+Deno.test("a denial says why and by which rule on stderr, and nothing runs: exit 1 (S005-FR-009, S005-FR-022, S005-AS-004)", () => {
+  const denied = { ok: true, allowed: false, decision: "d1", matched_rule: "rule-0", reason: "no" };
+  return withDaemon(() => denied, async ({ start, folder }) => {
+    deepEqual(await ended(start(["exec", "touch", `${folder}/ran`])), {
+      code: 1,
+      stdout: "",
+      stderr: "denied: no (d1, rule rule-0)\n",
+    });
+    await rejects(Deno.stat(`${folder}/ran`), Deno.errors.NotFound);
+  });
+});
+
+Deno.test("it checks in, claims nothing, asks, and logs to stderr alone (S005-FR-003, S005-FR-007, S005-FR-017, S005-FR-018, S005-FR-021)", () =>
+  withDaemon(() => ALLOWED, async ({ start, received }) => {
+    const { code, stdout, stderr } = await ended(
+      start(["exec", "echo", "a b"], { OUTCALL_LOG: "debug" }),
+    );
+    deepEqual({ code, stdout, stderr }, {
+      code: 0,
+      stdout: "a b\n",
+      stderr: `component=shim registered with outcalld as ${CONTAINER}\n`,
+    });
+    const [checkIn = "", check = "", ...more] = received;
+    deepEqual(more, []);
+    deepEqual(checkIn.split("\r\n"), [
+      "POST /v1/checkin HTTP/1.1",
+      "Host: localhost",
+      "Content-Type: application/json",
+      "Content-Length: 2",
+      "",
+      "{}",
+    ]);
+    ok(check.includes(`\r\nAuthorization: Bearer ${TOKEN}\r\n`));
+    deepEqual(JSON.parse(check.split("\r\n\r\n")[1] ?? ""), {
+      action_type: "tool_exec",
+      target: "echo",
+      metadata: { args: "a b", args_json: '["a b"]' },
+    });
+  }));
 
 Deno.test("a SIGTERM while the verdict is awaited starts nothing (S005-EC-012, S005-AS-009, S005-FR-020)", async () => {
   await withDaemon(
@@ -133,6 +193,17 @@ Deno.test("a SIGTERM while the verdict is awaited starts nothing (S005-EC-012, S
     },
   );
 });
+
+Deno.test("a SIGTERM while the program runs is the program's, which may finish (S005-FR-020, S005-AS-009)", () =>
+  withDaemon(() => ALLOWED, async ({ start, folder }) => {
+    const script =
+      `trap "echo finished; exit 3" TERM; touch ${folder}/runs; while :; do sleep 0.05; done`;
+    const child = start(["exec", "sh", "-c", script]);
+    await eventually(() => Deno.stat(`${folder}/runs`).then(() => true, () => false));
+    child.kill("SIGTERM");
+    const { code, stdout } = await ended(child);
+    deepEqual([code, stdout], [3, "finished\n"]);
+  }));
 
 Deno.test("a daemon that is lost takes the program with it: killed, reaped, exit 5 (S005-AS-007, S005-EC-002, S005-SC-004, S005-FR-012)", () =>
   withDaemon(() => ALLOWED, async ({ start, goAway, folder }) => {
