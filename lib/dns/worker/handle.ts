@@ -1,6 +1,7 @@
 /** The main isolate's end of one UDP worker, from its start to its end or crash. */
 import { messageOf } from "../../errors.ts";
 import { WakeCounter } from "../../linux/wake.ts";
+import { giveUpAfter } from "../../patience.ts";
 import type { Rate } from "../../rate.ts";
 import { JournalReader } from "./journal.ts";
 import {
@@ -148,10 +149,10 @@ export class WorkerHandle {
     const ticket = ++this.#lastTicket;
     const done = Promise.withResolvers<void>();
     this.#awaited.set(ticket, done.resolve);
-    const timer = setTimeout(() => this.#crash("it does not answer"), ANSWER_TIMEOUT_MS);
+    const stopWaiting = giveUpAfter(ANSWER_TIMEOUT_MS, () => this.#crash("it does not answer"));
     this.#post({ ...message, ticket });
     await done.promise;
-    clearTimeout(timer);
+    stopWaiting();
   }
 
   #post(message: ToWorker): void {

@@ -2,6 +2,7 @@
 import { closeDescriptor, cutConnection } from "../../linux/tcp.ts";
 import { WakeCounter } from "../../linux/wake.ts";
 import { threadLogOptions } from "../../log.ts";
+import { giveUpAfter } from "../../patience.ts";
 import type { ProxyLimits } from "../context.ts";
 import { type FromThread, type SharedCounters, SharedDescriptors } from "./protocol.ts";
 import type { Start, ToThread } from "./protocol.ts";
@@ -93,10 +94,10 @@ export class ThreadHandle {
     const ticket = ++this.#lastTicket;
     const done = Promise.withResolvers<number>();
     this.#awaited.set(ticket, done.resolve);
-    const timer = setTimeout(() => this.#crash("it does not answer", false), timeoutMs);
+    const stopWaiting = giveUpAfter(timeoutMs, () => this.#crash("it does not answer", false));
     this.#post({ ...message, ticket });
     const count = await done.promise;
-    clearTimeout(timer);
+    stopWaiting();
     return count;
   }
 
