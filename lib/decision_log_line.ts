@@ -1,7 +1,7 @@
 /** Writes each decision as one canonical line: blocks at info, allows at debug (decision D16). */
 import type { Change, Decision } from "./decision.ts";
 import { hostInLog, logger, type Target } from "./log.ts";
-import { whatText } from "./record/text.ts";
+import { whatText } from "./rules/words.ts";
 
 const TARGET_OF_LAYER: Readonly<Record<Decision["layer"], Target>> = {
   dns: "dns",

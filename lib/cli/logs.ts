@@ -10,7 +10,8 @@ import { printable } from "../printable.ts";
 import type { DecisionFilter } from "../record/filter.ts";
 import { decisionSchema } from "../record/schema.ts";
 import type { DecisionStats, Tally } from "../record/table.ts";
-import { bytesText, durationText, whatText } from "../record/text.ts";
+import { bytesText, durationText } from "../record/text.ts";
+import { whatText } from "../rules/words.ts";
 import { writeErr, writeOut } from "./output.ts";
 import { plural, table } from "./render.ts";
 import type { Report, Run } from "./run.ts";
@@ -110,7 +111,7 @@ function warn(text: string): void {
 }
 
 /** One decision as a line; columns are as wide as they mostly need to be. */
-export function decisionLine(decision: Decision, isUpdate: boolean, style: Style): string {
+function decisionLine(decision: Decision, isUpdate: boolean, style: Style): string {
   const { id, time, verdict, layer, agent, source, reason, rule } = decision;
   const cell = (text: string, width: number): string => printable(text).padEnd(width);
   const shown = isUpdate ? "...".padEnd(5) : verdict.padEnd(5);

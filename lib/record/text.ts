@@ -1,25 +1,4 @@
-/** A decision in words, for log lines and for the terminal. */
-import type { Decision } from "../decision.ts";
-
-/**
- * What was attempted, in one phrase such as `CONNECT api.openai.com:443`.
- * @param shown How a host, address, image or path is written.
- */
-export function whatText(
-  { attempt }: Decision,
-  shown: (text: string) => string = (text) => text,
-): string {
-  const { method, tool, host, address, image, port, path, recordType, protocol } = attempt;
-  const known = host ?? address ?? image;
-  const place = known === undefined ? "" : shown(known);
-  return [
-    method ?? protocol,
-    tool,
-    port === undefined ? place : `${place}:${port}`,
-    path === undefined ? undefined : shown(path),
-    recordType,
-  ].filter((part) => part !== undefined && part !== "").join(" ");
-}
+/** Amounts in words, for log lines and for the terminal. */
 
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 

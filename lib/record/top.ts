@@ -1,10 +1,10 @@
 /** What happens now, by agent and by host: rates and counts over the last minute, of a stream of decisions. */
 import type { Decision } from "../decision.ts";
+import { whatText } from "../rules/words.ts";
 import { hostOf } from "./filter.ts";
-import { whatText } from "./text.ts";
 
 /** Seconds that rates are taken over. */
-export const RATE_SECS = 10;
+const RATE_SECS = 10;
 
 /** Seconds that counts are taken over. */
 export const COUNT_SECS = 60;

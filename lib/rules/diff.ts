@@ -19,6 +19,7 @@ export interface RecordedAttempt {
     readonly protocol?: string;
     readonly recordType?: string;
     readonly tool?: string;
+    readonly image?: string;
   };
 }
 

@@ -2,7 +2,7 @@
 import type { DaemonStatus } from "../api/status.ts";
 import type { DecisionService } from "../api/services.ts";
 import type { Decision } from "../decision.ts";
-import { whatText } from "../record/text.ts";
+import { whatText } from "../rules/words.ts";
 
 type Blocked = DaemonStatus["blocked"];
 

@@ -6,6 +6,7 @@ import { pathClause } from "../../lib/record/suggestion/paths.ts";
 import { suggest, type Suggestion } from "../../lib/record/suggest.ts";
 import { compilePolicy } from "../../lib/rules/compile.ts";
 import { decide } from "../../lib/rules/decide.ts";
+import { LIMITS } from "../../lib/rules/limits.ts";
 import { lint } from "../../lib/rules/lint.ts";
 import { emptyPolicy, type Policy } from "../../lib/rules/policy.ts";
 import { isAdmitted } from "../../lib/rules/propose.ts";
@@ -163,11 +164,11 @@ Deno.test("what rules allow or block, other agents, and other failures are no pa
   assert.deepEqual(
     suggestion.notCovered.map(({ attempt, why }) => `${attempt}: ${why}`).sort(),
     [
-      "1.2.3.4:25 by worker: packets past the DNS filter and the proxy go nowhere",
       "CONNECT 93.184.216.34:443 by worker: a block rule, or a restriction of addresses, comes first",
       "CONNECT p.org:443 by worker: the name leads to an address that is not public",
       "CONNECT s.org:443 by worker: the agent's TLS names another server than the CONNECT",
       "CONNECT t.org:443 by worker: it was refused, and not observed",
+      "tcp 1.2.3.4:25 by worker: packets past the DNS filter and the proxy go nowhere",
     ],
   );
   assert.match(suggestion.file, /^# {3}1 x CONNECT s\.org:443 by worker: /m);
@@ -264,4 +265,22 @@ Deno.test("a suggestion compiles, passes its tests, allows every attempt, and li
     }),
     { seed: SEED, numRuns: 150 },
   );
+});
+
+Deno.test("however much an agent did, what is suggested is a file that loads, and says what it left out", () => {
+  const path = `/${"long/".repeat(700)}`;
+  for (
+    const recorded of [
+      Array.from({ length: 2_500 }, (_, i) => request("GET", `h${i}.example.com`, `${path}${i}`)),
+      Array.from({ length: 2_500 }, (_, i) => request("GET", `h${i}.example.com`, `/${i}`)),
+      Array.from({ length: 2_500 }, (_, i) => connect(`${"h".repeat(50)}${i}.example${i}.com`)),
+      Array.from({ length: 2_500 }, (_, i) => connect("a.example.com", 1_000 + i)),
+    ]
+  ) {
+    const suggestion = suggested(recorded);
+    policyIn(suggestion);
+    assert.ok(suggestion.file.length <= LIMITS.fileBytes, `${suggestion.file.length}`);
+    assert.equal(suggestion.covered + suggestion.notCovered.length, 2_500);
+    assert.ok(suggestion.notCovered.length > 0);
+  }
 });
