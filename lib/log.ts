@@ -10,7 +10,7 @@ import { configure, getLogger, type Logger, type LogLevel, type LogRecord } from
 import { printable } from "./printable.ts";
 
 /** The stable target names operators filter by. */
-export const TARGETS = [
+const TARGETS = [
   "bridge",
   "network",
   "rule_engine",

@@ -118,11 +118,12 @@ export class HostClient {
   /** @param socketPath Path of the host socket. Nothing is opened before the first call. */
   constructor(readonly socketPath: string) {}
 
-  /** State of the default bridge. */
+  /** The daemon's state on one screen. */
   status(): Promise<DaemonStatus> {
     return this.#get(daemonStatus, "/api/v1/status");
   }
 
+  /** State of the default bridge. */
   bridgeStatus(): Promise<BridgeStatus> {
     return this.#get(replies.bridgeStatus, "/api/v1/bridge");
   }
@@ -249,22 +250,22 @@ export class HostClient {
     return this.#post(replies.dnsFlush, "/api/v1/dns/cache/flush");
   }
 
-  /** `GET /api/v1/rules/active` */
+  /** Grants in force. */
   async grantList(): Promise<readonly ActiveGrant[]> {
     return (await this.#get(activeGrants, "/api/v1/rules/active")).rules;
   }
 
-  /** `POST /api/v1/rule/allow` */
+  /** Opens destinations to one agent for a time. */
   grantAllow(wanted: z.input<typeof grantAllow>): Promise<z.output<typeof grantsAllowed>> {
     return this.#post(grantsAllowed, "/api/v1/rule/allow", wanted);
   }
 
-  /** `POST /api/v1/rule/revoke` */
+  /** Ends a grant. */
   async grantRevoke(id: string): Promise<void> {
     await this.#post(replies.done, "/api/v1/rule/revoke", { id });
   }
 
-  /** `POST /api/v1/rules/flush` */
+  /** Ends all grants. */
   grantFlush(): Promise<{ readonly removed: number }> {
     return this.#post(grantsFlushed, "/api/v1/rules/flush");
   }

@@ -29,7 +29,7 @@ const headers = z.record(z.string(), z.string()).transform((record) =>
 );
 
 /** A DNS record type as rules see it, from a mnemonic or the form `TYPE65` (RFC 3597 §5). */
-export const recordType = z.string().transform((text, context) => {
+const recordType = z.string().transform((text, context) => {
   const mnemonic = text.toUpperCase();
   const number = /^TYPE([0-9]{1,5})$/.exec(mnemonic)?.[1];
   if (number !== undefined && Number(number) <= 65_535) return typeName(Number(number));
@@ -39,7 +39,7 @@ export const recordType = z.string().transform((text, context) => {
 });
 
 /** A DNS name; an address is not one. */
-export const dnsName = z.string().transform((text, context) => {
+const dnsName = z.string().transform((text, context) => {
   const host = Hostname.parse(text);
   if (host === null) {
     context.addIssue(`"${text}" is not a hostname`);

@@ -27,10 +27,10 @@ export const grantAllow = z.strictObject({
 );
 
 /** `POST /api/v1/rule/revoke` */
-export const grantRevoke = z.strictObject({ id: z.string() });
+const grantRevoke = z.strictObject({ id: z.string() });
 
 /** One grant in force. */
-export const activeGrant = z.object({
+const activeGrant = z.object({
   id: z.string(),
   /** Empty for an agent without a name. */
   container: z.string(),

@@ -5,7 +5,7 @@ import { success } from "./envelope.ts";
 import { readBody, type Route } from "./router.ts";
 
 /** One agent that is observed. */
-export const activeObservation = z.object({
+const activeObservation = z.object({
   /** Empty for an agent without a name. */
   agent: z.string(),
   /** Container id, or name of a namespace agent's cable. */
@@ -19,7 +19,7 @@ export const activeObservation = z.object({
 export const observationList = z.object({ observations: z.array(activeObservation).readonly() });
 
 /** `POST /api/v1/observations/end`: name or key of the agent. */
-export const observationEnd = z.strictObject({ agent: z.string() });
+const observationEnd = z.strictObject({ agent: z.string() });
 
 /** How many were ended. */
 export const observationsEnded = z.object({ ended: z.int() });

@@ -179,7 +179,7 @@ function isoOrNull(ms: number | null): string | null {
 }
 
 /** A stored request as operators see it. */
-export function ruleRequestReply(
+function ruleRequestReply(
   request: StoredRequest,
   events: readonly RequestEvent[],
 ): RuleRequestReply {

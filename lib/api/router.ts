@@ -29,7 +29,7 @@ export interface Route {
 }
 
 /** Few requests have a reason to send more; those name their own limit. */
-export const MAX_BODY_BYTES = 1024 * 1024;
+const MAX_BODY_BYTES = 1024 * 1024;
 
 /** An app that answers `routes`, and everything else with a failure envelope. */
 export function apiApp(routes: readonly Route[], target: Target): ApiApp {

@@ -10,7 +10,7 @@ const text = z.string();
 const state = z.enum(["ok", "degraded", "failed"]);
 
 /** One part's health as it is sent. */
-export const partHealth = z.object({
+const partHealth = z.object({
   name: text,
   state,
   detail: text,

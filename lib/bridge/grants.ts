@@ -17,7 +17,7 @@ import type { Part } from "./table.ts";
 /** Decision D12: further ones push out those that have expired, then are refused. */
 export const MAX_GRANTS_PER_AGENT = 256;
 /** S009-FR-015: a day. */
-export const MAX_GRANT_SECS = 86_400;
+const MAX_GRANT_SECS = 86_400;
 
 /** What a grant opens. */
 export interface GrantRequest {

@@ -16,7 +16,7 @@ const UNIT_SECS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, d: 
  * Seconds in a text such as `15m`, `1h` or `7d`; null for `forever`.
  * @throws InvalidArgumentError for anything else.
  */
-export function duration(text: string): number | null {
+function duration(text: string): number | null {
   if (text === "forever") return null;
   const [, digits = "", unit = ""] = /^([0-9]{1,9})([smhd])$/.exec(text) ?? [];
   const seconds = Number(digits) * (UNIT_SECS[unit] ?? NaN);

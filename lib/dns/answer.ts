@@ -9,7 +9,7 @@ import { isWithin, readName, type WireName } from "./name.ts";
 import { filterServiceBinding } from "./svcb.ts";
 
 /** No TTL is longer than this, in the cache or in an answer (S007-FR-017). */
-export const MAX_TTL_SECS = 300;
+const MAX_TTL_SECS = 300;
 
 /** Real chains have three or four links; a chain without end must not make an answer without end. */
 const MAX_CHAIN_LINKS = 16;

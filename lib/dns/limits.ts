@@ -24,7 +24,7 @@ const MAX_NAMES = 120;
 const NAME_WINDOW_MS = 60_000;
 
 /** Whether a name looks like data in disguise. */
-export function isTunnelShaped({ name }: Hostname): boolean {
+function isTunnelShaped({ name }: Hostname): boolean {
   const labels = name.split(".");
   return labels.length > MAX_LABELS || labels.some((label) => label.length > MAX_LABEL_CHARACTERS);
 }

@@ -48,7 +48,7 @@ export type EngineSignal =
   | { readonly kind: "event"; readonly event: EngineEvent };
 
 /** S008-FR-036: an engine that does not answer its ping within this time counts as away. */
-export const PING_TIMEOUT_MS = 3_000;
+const PING_TIMEOUT_MS = 3_000;
 /** Inspecting and listing take milliseconds; creating a container on a busy host takes seconds. */
 const CALL_TIMEOUT_MS = 30_000;
 /** A registry that sends nothing for this long will not send anything any more. */

@@ -66,7 +66,7 @@ export function clean(path: string): string {
 }
 
 /** Whether clean path `inner` is `outer` or lies in it. */
-export function isWithin(inner: string, outer: string): boolean {
+function isWithin(inner: string, outer: string): boolean {
   return outer === "/" || inner === outer || inner.startsWith(`${outer}/`);
 }
 

@@ -15,7 +15,7 @@ import { agentName } from "./names.ts";
 /** Label with the network's full name. */
 export const NETWORK_LABEL = "outcall.network";
 /** Label with the time of creation, ISO 8601 in UTC. */
-export const CREATED_LABEL = "outcall.created-at";
+const CREATED_LABEL = "outcall.created-at";
 
 /** Bytes; S008-FR-016. */
 const DEFAULT_MEMORY_BYTES = 536_870_912;

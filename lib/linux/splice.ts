@@ -16,7 +16,7 @@ const EAGAIN = 11;
  * What one pipe holds at most. Larger ones move few more bytes a second, and a reader that stalls
  * makes the kernel keep this much for it.
  */
-export const PIPE_BYTES = 256 * 1024;
+const PIPE_BYTES = 256 * 1024;
 
 const libc = bindLibc({
   pipe2: { parameters: ["buffer", "i32"], result: "i32" },

@@ -18,7 +18,7 @@ const EINTR = 4;
 const EAGAIN = 11;
 
 /** struct sockaddr_in: family u16, port u16 and address, both in network byte order, 8 unused. */
-export const SOCKADDR_BYTES = 16;
+const SOCKADDR_BYTES = 16;
 /** struct mmsghdr: a struct msghdr of 56 bytes, received length u32, padding. */
 const MMSGHDR_BYTES = 64;
 const NAME_LENGTH_AT = 8;

@@ -10,7 +10,7 @@ import { Ip } from "../net/ip.ts";
 import { Hostname } from "../net/host.ts";
 
 /** A longer ClientHello is refused. With hybrid post-quantum key shares real ones are under 2 KiB. */
-export const MAX_HELLO_BYTES = 16 * 1024;
+const MAX_HELLO_BYTES = 16 * 1024;
 
 /** RFC 8446 §5.1: largest plaintext fragment of a record. */
 const MAX_FRAGMENT_BYTES = 16 * 1024;

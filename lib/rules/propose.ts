@@ -243,7 +243,7 @@ function withRule(policy: Policy, rule: RuleData): Policy {
  * Whether the proxy would refuse the address all the same (decision D23): a rule that does not open
  * private addresses does nothing for one.
  */
-export function isRestricted({ layer, facts }: Step, { egress }: Verdict): boolean {
+function isRestricted({ layer, facts }: Step, { egress }: Verdict): boolean {
   const ip = layer === "dns" ? null : Ip.parse(facts.network?.ip ?? "");
   return ip !== null && restrictedRange(ip) !== null && egress?.allowPrivateIps !== true;
 }

@@ -7,7 +7,7 @@ import { runChild } from "./run.ts";
 import { GUIDE, USAGE } from "./text.ts";
 
 /** Exit codes; a program that ran gives its own. `terminated` is a shell's for SIGTERM. */
-export const EXIT = { ok: 0, refused: 1, usage: 2, unreachable: 5, terminated: 143 } as const;
+const EXIT = { ok: 0, refused: 1, usage: 2, unreachable: 5, terminated: 143 } as const;
 
 const DEFAULT_TIMEOUT_SECS = 30;
 const MAX_TIMEOUT_SECS = 300;

@@ -10,7 +10,7 @@ import { denoCommand } from "../lab/product.ts";
 import type { Answer, Call, DirectRequest, Failure } from "./bridges_program.ts";
 
 /** What tests use unless they say otherwise. */
-export const OPTIONS: BridgesOptions = {
+const OPTIONS: BridgesOptions = {
   name: "outcall0",
   subnetBlock: "10.200.0.0/16",
   dnsPort: 53,

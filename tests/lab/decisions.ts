@@ -45,7 +45,7 @@ const tableListing = z.object({
 });
 
 /** Packets dropped by each rule of the product's table, by the rule's comment. */
-export async function kernelDrops(lab: Lab): Promise<Map<string, number>> {
+async function kernelDrops(lab: Lab): Promise<Map<string, number>> {
   const json = await lab.host.must(["nft", "-j", "list", "table", "inet", "outcall"]);
   const drops = new Map<string, number>();
   for (const { rule } of tableListing.parse(JSON.parse(json)).nftables) {

@@ -27,7 +27,7 @@ export interface TestRule {
 }
 
 /** Compiles rules; origins of the tests live on loopback, so allow rules admit private addresses. */
-export function policyOf(rules: readonly TestRule[], generation = 1): Policy {
+function policyOf(rules: readonly TestRule[], generation = 1): Policy {
   const text = [
     'version: "1"',
     rules.length === 0 ? "rules: []" : "rules:",

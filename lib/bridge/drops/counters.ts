@@ -26,7 +26,7 @@ const countedRule = z.object({
 const counterPart = z.object({ counter: z.object({ packets: z.number() }) });
 
 /** The rules of a listing that count packets and drop them, or send them to where they are dropped. */
-export function dropCounters(table: string, listing: readonly unknown[]): FirewallCounter[] {
+function dropCounters(table: string, listing: readonly unknown[]): FirewallCounter[] {
   return listing.flatMap((object) => {
     const rule = countedRule.safeParse(object).data?.rule;
     const last = rule?.expr.at(-1) ?? {};

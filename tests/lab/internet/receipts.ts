@@ -2,7 +2,7 @@
 import { z } from "zod";
 
 /** What one server got. */
-export const receiptSchema = z.strictObject({
+const receiptSchema = z.strictObject({
   /** What it arrived as; an HTTPS request leaves a `tcp`, a `tls` and an `http` receipt. */
   kind: z.enum(["dns", "tcp", "udp", "tls", "http"]),
   /** Sender's address, dotted decimal. */
