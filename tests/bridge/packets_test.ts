@@ -68,7 +68,7 @@ labTest(
       ok(await arrivals(bystander, argv, internet, "from network") > 0, "positive control");
       equal(await arrivals(agent, argv, internet, "from network"), 0);
     });
-    await t.step("routed IPv6 (ADV-NET-02, D27)", async () => {
+    await t.step("routed IPv6 is not forwarded (ADV-NET-02, D27)", async () => {
       await world.host.must(["sysctl", "-qw", "net.ipv6.conf.all.forwarding=1"]);
       for (
         const [machine, net, name] of [
@@ -243,14 +243,14 @@ labTest(
     await using world = await World.create();
     const { host, agent, neighbour, bystander, internet } = world;
 
-    await t.step("T-2: agent to agent", async () => {
+    await t.step("T-2: nothing of one agent arrives at another", async () => {
       ok(await arrivals(host, ping(NEIGHBOUR), neighbour, "from network") > 0, "positive control");
       for (const argv of [ping(NEIGHBOUR), tcp(NEIGHBOUR, 22), udp(NEIGHBOUR, 53)]) {
         equal(await arrivals(agent, argv, neighbour, "from network"), 0);
       }
     });
 
-    await t.step("outside to agent", async () => {
+    await t.step("nothing from outside arrives at an agent", async () => {
       ok(await arrivals(internet, ping(BYSTANDER), bystander, "from network") > 0, "control");
       for (const from of [internet, bystander]) {
         equal(await arrivals(from, ping(AGENT), agent, "from network"), 0);

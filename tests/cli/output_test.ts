@@ -108,7 +108,7 @@ api.openai.com                   A      42s
     );
   }));
 
-Deno.test("proxy status", () =>
+Deno.test("proxy status shows listeners, tunnels and counts, or that there is no proxy", () =>
   withHostApi(async (running) => {
     await prints(
       running,

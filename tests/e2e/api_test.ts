@@ -11,7 +11,7 @@ labTest("the host API's replies are the envelopes of D1", { tools: TOOLS }, asyn
   await using lab = await Lab.create({ docker: false });
   await lab.startDaemon({ rules: { "agent.yaml": QUICKSTART_RULE } });
 
-  await t.step("the bridge's status", async () => {
+  await t.step("the bridge is told as the kernel has it", async () => {
     const { status, body } = await lab.api("GET", "/api/v1/bridge");
     const link = await lab.host.must(["ip", "-o", "link", "show", "outcall0"]);
     assert.deepEqual({ status, body }, {
@@ -26,7 +26,7 @@ labTest("the host API's replies are the envelopes of D1", { tools: TOOLS }, asyn
     });
   });
 
-  await t.step("the rules, with file and line", async () => {
+  await t.step("rules are listed with file and line", async () => {
     const { status, body } = await lab.api("GET", "/api/v1/rules");
     assert.deepEqual({ status, body }, {
       status: 200,

@@ -131,7 +131,7 @@ labTest("D12: what a direct_ip rule allows is open from the answer on, for one a
       ],
     );
   });
-  await t.step("UDP, where a rule says so", async () => {
+  await t.step("UDP passes on the port that a rule names, and on no other", async () => {
     const send = (port: number) => ({
       client: agent,
       argv: ["bash", "-c", `echo x | nc -u -w 1 ${EXAMPLE_ADDRESS} ${port}`],

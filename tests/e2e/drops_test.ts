@@ -142,7 +142,7 @@ labTest("D28: ping, IPv6, a foreign address and foreign frames each give a recor
     },
   );
 
-  await t.step("IPv6 (D27)", async () => {
+  await t.step("an IPv6 packet is recorded with where it was going (D27)", async () => {
     await agent.must(["sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=0"]);
     await agent.must(["ip", "address", "add", "2a00:2::2/64", "dev", "eth0", "nodad"]);
     await agent.run(["bash", "-c", "ping -c1 -W1 ff02::1%eth0"]);

@@ -129,7 +129,7 @@ labTest("a container that keeps sending reaches nothing while the daemon is away
     assert.match(status.stderr, /^error: daemon unreachable \(\/run\/outcall\/host\.sock: /); // D19
   });
 
-  await t.step("and back again", async () => {
+  await t.step("a daemon that starts again serves as before", async () => {
     await Promise.all([lab.startDaemon(), askAllowed()]);
   });
 });

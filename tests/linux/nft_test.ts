@@ -81,7 +81,7 @@ if (import.meta.main) {
 
   labTest("an nft that hangs, or prints without end, is given up", NEEDS, async (t) => {
     await using machine = await Machine.start("host");
-    await t.step("prints", async () => {
+    await t.step("prints without end", async () => {
       await machine.write("/usr/local/bin/nft", "#!/bin/sh\nexec yes\n", 0o755);
       equal(await call(machine, "list"), "bridge.nft_output: nft printed more than 16 MiB");
     });
