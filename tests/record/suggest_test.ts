@@ -278,7 +278,10 @@ Deno.test("however much an agent did, what is suggested is a file that loads, an
     ]
   ) {
     const suggestion = suggested(recorded);
-    policyIn(suggestion);
+    const { ok } = compilePolicy([{ path: "worker.yaml", text: suggestion.file }], {
+      generation: 1,
+    });
+    assert.ok(ok);
     assert.ok(suggestion.file.length <= LIMITS.fileBytes, `${suggestion.file.length}`);
     assert.equal(suggestion.covered + suggestion.notCovered.length, 2_500);
     assert.ok(suggestion.notCovered.length > 0);

@@ -10,6 +10,9 @@ import { meaningOf } from "../advice.ts";
 /** Kinds of attempts that are covered; more would make no rule set that anybody reads. */
 const MAX_KINDS = 2_000;
 
+/** Their names and paths together: agents choose these, and a rule file has a limit of its own. */
+const MAX_LENGTH = 256 * 1024;
+
 /** What to suggest rules for. */
 export interface SuggestionRequest {
   readonly agent: string;
@@ -62,6 +65,7 @@ function exclusion(decision: Decision, includeBlocked: boolean): string | null {
 export class Attempts {
   readonly kinds = new Map<string, Kind>();
   readonly #left = new Map<string, Left>();
+  #length = 0;
 
   constructor(policy: Policy, recorded: Iterable<Decision>, request: SuggestionRequest) {
     for (const decision of recorded) {
@@ -99,7 +103,10 @@ export class Attempts {
     const steps = walkOf(decision);
     if (steps.length === 0) return this.leave(text, count, "no rule can name it");
     if (isAdmitted(policy, steps)) return; // by a rule that is in force by now
-    if (this.kinds.size >= MAX_KINDS) return this.leave(text, count, "it is too much for one set");
+    if (this.kinds.size >= MAX_KINDS || this.#length + key.length > MAX_LENGTH) {
+      return this.leave(text, count, "it is too much for one set");
+    }
+    this.#length += key.length;
     this.kinds.set(key, { subject, steps, text, count });
   }
 
