@@ -30,6 +30,8 @@ const PAGES: Readonly<Record<string, readonly string[]>> = {
   "requirements.md": [
     ...[...numbered("S002-FR-", 33), ...numbered("S002-EC-", 16), ...numbered("S002-AS-", 16)],
     ...[...numbered("S008-FR-", 39), ...numbered("S008-EC-", 21), ...numbered("S008-AS-", 19)],
+    ...[...numbered("S004-FR-", 19), ...numbered("S004-EC-", 10), ...numbered("S004-AS-", 11)],
+    ...[...numbered("S005-FR-", 22), ...numbered("S005-EC-", 12), ...numbered("S005-AS-", 10)],
   ],
 };
 
@@ -57,4 +59,18 @@ Deno.test("no program is run to talk to Docker (S002-FR-001, S008-FR-001, S008-S
     const source = Deno.readTextFileSync(new URL(`docker/${name}`, LIB));
     assert.doesNotMatch(source, /Deno\.Command|child_process/, name);
   }
+});
+
+Deno.test("the shim knows no path but the agent socket's, and nothing of the daemon (S005-FR-001, S005-FR-005)", () => {
+  const paths: string[] = [];
+  for (const { name } of Deno.readDirSync(new URL("shim/", LIB))) {
+    const source = Deno.readTextFileSync(new URL(`shim/${name}`, LIB));
+    for (const [, specifier = ""] of source.matchAll(/ from "([^"]+)";$/gm)) {
+      assert.match(specifier, /^\.\/|^\.\.\/version\.ts$/, name);
+    }
+    paths.push(
+      ...[...source.matchAll(/"(\/(?:run|etc|var)\/[^"]*)"/g)].map(([, path = ""]) => path),
+    );
+  }
+  assert.deepEqual(paths, ["/run/outcall/agent.sock"]);
 });
