@@ -14,15 +14,14 @@ import {
   readCString,
   u32,
 } from "./netlink.ts";
+import { NETLINK_NETFILTER, nfgenmsg, NFGENMSG_BYTES } from "./nfnetlink.ts";
 
-const NETLINK_NETFILTER = 12;
 // include/uapi/linux/netfilter/nfnetlink.h
 const NFNL_SUBSYS_ULOG = 4;
 const NFULNL_MSG_PACKET = NFNL_SUBSYS_ULOG << 8;
 const NFULNL_MSG_CONFIG = (NFNL_SUBSYS_ULOG << 8) | 1;
-/** struct nfgenmsg: family u8, version u8, resource id u16 in network order. */
-const NFGENMSG_BYTES = 4;
 
+const NFPROTO_UNSPEC = 0;
 const NFULNL_CFG_CMD_BIND = 1;
 const NFULNL_COPY_PACKET = 2;
 const NFULNL_CFG_F_SEQ = 1;
@@ -182,7 +181,7 @@ export class PacketLog implements Disposable {
         `join netfilter log group ${group}`,
         NFULNL_MSG_CONFIG,
         0,
-        concat(new Uint8Array([0, 0, group >> 8, group & 0xff]), ...attributes),
+        concat(nfgenmsg(NFPROTO_UNSPEC, group), ...attributes),
       );
     const big32 = (value: number): Uint8Array => u32(value).reverse();
     configure(attribute(NFULA_CFG_CMD, new Uint8Array([NFULNL_CFG_CMD_BIND])));

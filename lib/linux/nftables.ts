@@ -14,8 +14,8 @@ import {
   NLM_F_CREATE,
   parseAttributes,
 } from "./netlink.ts";
+import { NETLINK_NETFILTER, nfgenmsg, NFGENMSG_BYTES } from "./nfnetlink.ts";
 
-const NETLINK_NETFILTER = 12;
 const NFNL_SUBSYS_NFTABLES = 10;
 const NFNL_MSG_BATCH_BEGIN = 0x10;
 const NFNL_MSG_BATCH_END = 0x11;
@@ -58,11 +58,6 @@ export function concatenatedKey(...fields: readonly Uint8Array[]): Uint8Array {
   return concat(...fields.map((field) => concat(field, new Uint8Array(-field.length & 3))));
 }
 
-/** struct nfgenmsg: family, version 0, and a resource id in network byte order. */
-function header(family: number, resource = 0): Uint8Array {
-  return new Uint8Array([family, 0, resource >> 8, resource & 0xff]);
-}
-
 function bigEndian64(value: number): Uint8Array {
   const bytes = new Uint8Array(8);
   new DataView(bytes.buffer).setBigUint64(0, BigInt(value));
@@ -93,7 +88,7 @@ function* elementMessages(
       type: typeOf(message),
       flags: message === NFT_MSG_NEWSETELEM ? NLM_F_CREATE : 0,
       body: concat(
-        header(NFPROTO_INET),
+        nfgenmsg(NFPROTO_INET),
         attribute(NFTA_SET_ELEM_LIST_TABLE, cString(table)),
         attribute(NFTA_SET_ELEM_LIST_SET, cString(set)),
         nested(NFTA_SET_ELEM_LIST_ELEMENTS, ...chunk.map(encodeElement)),
@@ -155,7 +150,7 @@ export class Nftables implements Disposable {
     const messages = changes.flatMap((change) => [...messagesOf(table, change)]);
     const last = messages.at(-1);
     if (last === undefined) return;
-    const frame = { flags: 0, body: header(NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES) };
+    const frame = { flags: 0, body: nfgenmsg(NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES) };
     const batch = [
       { type: NFNL_MSG_BATCH_BEGIN, ...frame },
       ...messages.slice(0, -1),
@@ -175,10 +170,10 @@ export class Nftables implements Disposable {
       socket.get(
         "read the generation of nftables",
         typeOf(NFT_MSG_GETGEN),
-        header(NFPROTO_UNSPEC),
+        nfgenmsg(NFPROTO_UNSPEC),
       )
     );
-    const id = answer && parseAttributes(answer.body.subarray(4)).get(NFTA_GEN_ID);
+    const id = answer && parseAttributes(answer.body.subarray(NFGENMSG_BYTES)).get(NFTA_GEN_ID);
     if (id?.length !== 4) throw new NetlinkFormatError("nftables has no generation");
     return new DataView(id.buffer, id.byteOffset).getUint32(0);
   }
