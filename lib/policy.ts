@@ -35,7 +35,13 @@ import {
 import type { PolicyTest } from "./rules/policytests.ts";
 import { readRulesDir, type RuleFile, type RulesDirectory } from "./rules/read.ts";
 import type { RequestSpec } from "./rules/request.ts";
-import type { Facts, Layer, RuleFailure, Verdict } from "./rules/types.ts";
+import {
+  DEFAULT_BODY_BYTES,
+  type Facts,
+  type Layer,
+  type RuleFailure,
+  type Verdict,
+} from "./rules/types.ts";
 
 const log = logger("rule_engine");
 
@@ -149,6 +155,7 @@ export class ActivePolicy implements PolicyService {
         ports: rule.egress.ports ?? null,
         allow_private_ips: rule.egress.allowPrivateIps,
         tls: rule.egress.tls,
+        max_body_bytes: rule.egress.maxBodyBytes ?? DEFAULT_BODY_BYTES,
       },
     };
   }

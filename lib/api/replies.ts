@@ -77,6 +77,7 @@ export const ruleDetail = z.object({
     ports: z.array(z.int()).nullable(),
     allow_private_ips: z.boolean(),
     tls: z.enum(["sni", "any"]),
+    max_body_bytes: z.int(),
   }).nullable(),
 }) satisfies z.ZodType<RuleDetail>;
 

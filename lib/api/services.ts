@@ -68,6 +68,8 @@ export interface RuleDetail extends RuleSummary, RuleCounter {
     readonly ports: readonly number[] | null;
     readonly allow_private_ips: boolean;
     readonly tls: "sni" | "any";
+    /** Of plain requests. */
+    readonly max_body_bytes: number;
   } | null;
 }
 

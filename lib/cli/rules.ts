@@ -97,6 +97,7 @@ function egressText(egress: NonNullable<RuleDetail["egress"]>): string {
     egress.ports === null ? "default ports" : `ports ${egress.ports.join(", ")}`,
     `tls ${egress.tls}`,
     egress.allow_private_ips ? "private addresses allowed" : "private addresses refused",
+    `plain bodies up to ${egress.max_body_bytes} bytes`,
   ].join("; ");
 }
 

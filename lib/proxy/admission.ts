@@ -3,7 +3,13 @@ import { restrictedRange } from "../net/restricted.ts";
 import { messageOf } from "../errors.ts";
 import { logger } from "../log.ts";
 import type { Judge, Judgement } from "../policy.ts";
-import type { Egress, Layer, RuleRef, VerdictReason } from "../rules/types.ts";
+import {
+  DEFAULT_BODY_BYTES,
+  type Egress,
+  type Layer,
+  type RuleRef,
+  type VerdictReason,
+} from "../rules/types.ts";
 import type { Destination } from "./destination.ts";
 import { type Reading, withAddress } from "./facts.ts";
 import { Refusal } from "./refusal.ts";
@@ -20,6 +26,7 @@ export interface Admission {
   /** What every reading may do. */
   readonly allowPrivateIps: boolean;
   readonly tls: Egress["tls"];
+  readonly maxBodyBytes: number;
 }
 
 /** Judges every reading; one that no rule allows decides what is recorded, else the first one. */
@@ -32,6 +39,7 @@ export function admit(judge: Judge, layer: Layer, readings: readonly Reading[]):
     ...(observed ?? first),
     allowPrivateIps: admitted.every(({ allowPrivateIps }) => allowPrivateIps),
     tls: admitted.every(({ tls }) => tls === "any") ? "any" : "sni",
+    maxBodyBytes: Math.min(...admitted.map(({ maxBodyBytes }) => maxBodyBytes)),
   };
 }
 
@@ -39,8 +47,8 @@ function admitReading(judge: Judge, layer: Layer, { facts, ambiguity }: Reading)
   const { verdict, generation } = judgeSafely(judge, layer, facts);
   const { allowed, egress, rule, reason } = verdict;
   if (allowed && egress !== null) {
-    const { allowPrivateIps, tls } = egress;
-    return { layer, reason, rule, generation, allowPrivateIps, tls };
+    const { allowPrivateIps, tls, maxBodyBytes = DEFAULT_BODY_BYTES } = egress;
+    return { layer, reason, rule, generation, allowPrivateIps, tls, maxBodyBytes };
   }
   if (ambiguity !== null) {
     const { status, problem } = ambiguity;

@@ -15,30 +15,14 @@ export class MalformedBody extends Error {
   override readonly name = "MalformedBody";
 }
 
-/** Thrown when a body exceeds its limit. */
-export class BodyTooLong extends Error {
-  override readonly name = "BodyTooLong";
-}
-
 /**
  * The body at the front of `source`, in pieces that are valid until the next one is asked for.
- * Takes exactly the body's bytes. Throws {@linkcode UnexpectedEnd}, {@linkcode MalformedBody} or,
- * beyond `maxBytes`, {@linkcode BodyTooLong}.
+ * Takes exactly the body's bytes. Throws {@linkcode UnexpectedEnd} or {@linkcode MalformedBody}.
  */
-export async function* readBody(
+export function readBody(
   source: BufferedConn,
   framing: Framing,
-  maxBytes: number = Infinity,
-): AsyncGenerator<Uint8Array<ArrayBuffer>> {
-  let totalBytes = 0;
-  for await (const piece of piecesOf(source, framing)) {
-    totalBytes += piece.length;
-    if (totalBytes > maxBytes) throw new BodyTooLong(`more than ${maxBytes} bytes`);
-    yield piece;
-  }
-}
-
-function piecesOf(source: BufferedConn, framing: Framing): AsyncIterable<Uint8Array<ArrayBuffer>> {
+): AsyncIterable<Uint8Array<ArrayBuffer>> {
   switch (framing.kind) {
     case "none":
       return fixed(source, 0);

@@ -343,9 +343,13 @@ export class Connections {
     await this.#lingeringClose(client.stream);
   }
 
-  /** The exchange's one decision: the one there is, or this refusal recorded. */
+  /**
+   * The exchange's one decision: the one there is, or this refusal recorded. A body that outgrew its
+   * limit under way is refused by a decision of its own: the admitting one says that it went out.
+   */
   #decide(client: Client, exchange: Exchange, refusal: Refusal): Decision {
     const { agent, attempt } = exchange;
+    if (refusal.status === 413 && exchange.decision === exchange.admitted) exchange.decision = null;
     return exchange.decision ??= this.#record({
       ...blocked(agent, client.source, attempt, refusal, this.#generation()),
       durationMs: exchange.ageMs,

@@ -2,10 +2,10 @@
 import { type Agent, agentFacts } from "../agents.ts";
 import { type Host } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";
-import type { Facts } from "../rules/types.ts";
+import { type Facts, MAX_BODY_BYTES } from "../rules/types.ts";
 import { decodeUtf8 } from "./bytes.ts";
 import { endToEnd, type Field, field } from "./fields.ts";
-import { type ForwardRequest, MAX_BODY_BYTES } from "./head.ts";
+import type { ForwardRequest } from "./head.ts";
 import { normalisePath, pathWithoutParameters } from "./target.ts";
 
 /**

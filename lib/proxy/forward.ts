@@ -3,7 +3,8 @@
  * back the same way.
  */
 import { type Admission, admit, admitAddress } from "./admission.ts";
-import { BodyTooLong, MalformedBody, readBody, writeMessage } from "./body.ts";
+import { MalformedBody, readBody, writeMessage } from "./body.ts";
+import { BodyLimit } from "./body_limit.ts";
 import { bytesOf } from "./bytes.ts";
 import type { ProxyContext } from "./context.ts";
 import type { Destination } from "./destination.ts";
@@ -11,7 +12,7 @@ import { connectTo, dial, type Dialled, use } from "./dial.ts";
 import type { Exchange } from "./exchange.ts";
 import { fieldsForUpstream, hostFieldValue, readingsOf } from "./facts.ts";
 import { endToEnd, type Field, field, headEnd, renderHead } from "./fields.ts";
-import { type ForwardRequest, MAX_BODY_BYTES } from "./head.ts";
+import type { ForwardRequest } from "./head.ts";
 import { IdleWatch } from "./limit.ts";
 import { Refusal } from "./refusal.ts";
 import {
@@ -59,8 +60,9 @@ export async function forward(
   const outgoing = fieldsForUpstream(request);
   const readings = readingsOf(request, outgoing, exchange.agent);
   const admission = exchange.hold(() => admit(context.judge, "http", readings));
+  const bodyLimit = new BodyLimit(request.body);
   const admitTo = (destination: Destination): Admission =>
-    admitAddress(context.judge, readings, destination);
+    bodyLimit.obey(admitAddress(context.judge, readings, destination));
   const origin = hostFieldValue(target.host, target.port);
   const mayShare = isRepeatable(request);
   const kept = spare.take(mayShare ? origin : "");
@@ -71,7 +73,15 @@ export async function forward(
   onAdmitted({ ...admission, reason, rule, generation });
 
   const send = async ({ upstream }: Dialled, mayBeStale: boolean): Promise<boolean> => {
-    const transfer = new Transfer(client, upstream.stream, request, exchange, context, mayBeStale);
+    const transfer = new Transfer(
+      client,
+      upstream.stream,
+      request,
+      bodyLimit,
+      exchange,
+      context,
+      mayBeStale,
+    );
     try {
       const again = await transfer.run(outgoing);
       if (again && mayShare && transfer.upstreamPersistent && exchange.release()) {
@@ -119,6 +129,7 @@ class Transfer {
     readonly client: BufferedConn,
     readonly upstream: BufferedConn,
     readonly request: ForwardRequest,
+    readonly bodyLimit: BodyLimit,
     readonly exchange: Exchange,
     readonly context: ProxyContext,
     /** Upstream may have closed while nobody asked it anything. */
@@ -182,7 +193,10 @@ class Transfer {
 
   async *#requestBody(): AsyncGenerator<Uint8Array<ArrayBuffer>> {
     try {
-      yield* readBody(this.client, this.request.body, MAX_BODY_BYTES);
+      for await (const piece of readBody(this.client, this.request.body)) {
+        this.bodyLimit.add(piece.length);
+        yield piece;
+      }
     } catch (thrown) {
       this.#requestError = refusedBody(thrown);
       // Half a request must not look whole: upstream sees a connection that breaks off.
@@ -284,14 +298,6 @@ function unusable(problem: string): Refusal {
 }
 
 function refusedBody(thrown: unknown): unknown {
-  if (thrown instanceof BodyTooLong) {
-    return new Refusal(
-      413,
-      "http",
-      "limit",
-      `the request body is longer than ${MAX_BODY_BYTES} bytes`,
-    );
-  }
   if (thrown instanceof MalformedBody) {
     return new Refusal(400, "http", "malformed", "malformed chunked body");
   }

@@ -8,13 +8,12 @@ import { isUtf8, textOf } from "./bytes.ts";
 import { type Field, listMembers, parseFieldLines, TOKEN, valuesOf } from "./fields.ts";
 import { type AbsoluteTarget, parseAbsolute, parseAuthority } from "./target.ts";
 import type { Host } from "../net/host.ts";
+import { MAX_BODY_BYTES } from "../rules/types.ts";
 
 /** A longer request head is answered 431 (S006-EC-006). */
 export const MAX_HEAD_BYTES = 8192;
 /** More fields are answered 431. */
 export const MAX_FIELDS = 128;
-/** A longer request body is answered 413 (S006-FR-024): 16 MiB. */
-export const MAX_BODY_BYTES = 16 * 1024 * 1024;
 
 /** How long a request body is. */
 export type RequestBody =

@@ -2,9 +2,9 @@
 import { isMap, isScalar, isSeq } from "yaml";
 import { describe, type NodeReader } from "./nodes.ts";
 import { MAX_OPENINGS } from "./ports.ts";
-import { DEFAULT_EGRESS, type Egress } from "./types.ts";
+import { DEFAULT_EGRESS, type Egress, MAX_BODY_BYTES } from "./types.ts";
 
-const EGRESS_FIELDS = ["mode", "ports", "allow_private_ips", "tls"];
+const EGRESS_FIELDS = ["mode", "ports", "allow_private_ips", "tls", "max_body_bytes"];
 
 /**
  * Reads the block; what is wrong with it is reported.
@@ -43,6 +43,7 @@ export function readEgress(
       hint: "Each one is opened by itself. Name those that are needed, or use mode: proxy.",
     });
   }
+  const maxBodyBytes = readMaxBody(fields.get("max_body_bytes"), reader);
   const tls = fields.has("tls")
     ? reader.choice(fields.get("tls"), "'tls'", ["sni", "any"] as const)
     : DEFAULT_EGRESS.tls;
@@ -55,6 +56,7 @@ export function readEgress(
       DEFAULT_EGRESS.allowPrivateIps,
     ),
     tls: tls ?? DEFAULT_EGRESS.tls,
+    ...(maxBodyBytes === null ? {} : { maxBodyBytes }),
   };
 }
 
@@ -70,6 +72,22 @@ function readMode(node: unknown, reader: NodeReader): Egress["mode"] {
     });
   }
   return DEFAULT_EGRESS.mode;
+}
+
+/** Bytes, or null where none are given. */
+function readMaxBody(node: unknown, reader: NodeReader): number | null {
+  if (node === undefined) return null;
+  const value = isScalar(node) ? node.value : undefined;
+  const isCount = typeof value === "number" && Number.isInteger(value) && value >= 1;
+  if (isCount && value <= MAX_BODY_BYTES) return value;
+  reader.error(node, {
+    code: isCount ? "rules.egress_body" : "rules.type",
+    message: `'max_body_bytes' must be a number from 1 to ${MAX_BODY_BYTES}, not ${describe(node)}`,
+    hint: isCount
+      ? "1 GiB is the most that any rule admits."
+      : "In bytes and digits alone; for example 10 MiB: max_body_bytes: 10485760",
+  });
+  return null;
 }
 
 /** Destination ports, or null where none are given. */

@@ -13,7 +13,7 @@ import { LIMITS } from "./limits.ts";
 import { CAN_BE_TRUE, Evaluation } from "./outcome.ts";
 import type { CompiledRule, Policy } from "./policy.ts";
 import { MAX_OPENINGS } from "./ports.ts";
-import type { Facts } from "./types.ts";
+import { DEFAULT_BODY_BYTES, type Facts } from "./types.ts";
 
 /** A name that no rule can be about. */
 const PROBE_HOST = "probe.outcall.invalid";
@@ -326,6 +326,17 @@ function lintTunnel(rule: CompiledRule): Diagnostic[] {
     )];
 }
 
+/** A limit for bodies that a client escapes by speaking HTTPS. */
+function lintBodyLimit(rule: CompiledRule): Diagnostic[] {
+  const maxBytes = rule.egress?.maxBodyBytes ?? DEFAULT_BODY_BYTES;
+  const host = someHost(rule);
+  if (maxBytes >= DEFAULT_BODY_BYTES || isForPort80(rule, host)) return [];
+  if (!canCount(rule, tunnelFacts(host), TUNNEL_FACTS)) return [];
+  const message = "does not limit bodies in HTTPS, which it allows: nobody sees them";
+  const hint = "If only short bodies may leave, keep it to plain HTTP: network.port == 80.";
+  return [warning(rule, "lint.body_limit", message, hint)];
+}
+
 /** What is open when an address is about to be opened to some agent. */
 const GRANT_FACTS: ReadonlySet<FactName> = new Set<FactName>([
   "network.ip",
@@ -402,6 +413,7 @@ export function lint(policy: Policy): Diagnostic[] {
       ...lintNever(rule),
       ...lintHosts(rule),
       ...lintTunnel(rule),
+      ...lintBodyLimit(rule),
       ...lintDirect(rule),
       ...lintHidden(policy, rule, position),
     ]),

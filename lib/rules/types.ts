@@ -83,7 +83,19 @@ export interface Egress {
   readonly allowPrivateIps: boolean;
   /** `sni`: the ClientHello must name the CONNECT host. `any`: whatever bytes the client sends. */
   readonly tls: "sni" | "any";
+  /** The longest body of a plain request; absent: {@linkcode DEFAULT_BODY_BYTES}. */
+  readonly maxBodyBytes?: number;
 }
+
+/** The longest body of a plain request, unless the rule that admits it says otherwise: 16 MiB. */
+export const DEFAULT_BODY_BYTES = 16 * 1024 * 1024;
+
+/**
+ * No rule admits a longer body: 1 GiB. Bodies pass through and take no memory, but a server that
+ * keeps their length in 32 bits with a sign would take the end of one from 2 GiB on for another
+ * request, which nobody has judged.
+ */
+export const MAX_BODY_BYTES = 1024 * 1024 * 1024;
 
 /** What an allow rule without `egress` grants. */
 export const DEFAULT_EGRESS: Egress = { mode: "proxy", allowPrivateIps: false, tls: "sni" };

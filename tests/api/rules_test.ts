@@ -10,7 +10,7 @@ rules:
     condition: 'http.host == "x.org"'
     action: allow
     log: true
-    egress: { ports: [443, 8443], tls: any }
+    egress: { ports: [443, 8443], tls: any, max_body_bytes: 1048576 }
   - id: no-force
     condition: 'run.tool == "git" && "--force" in run.args'
     action: block
@@ -57,7 +57,13 @@ Deno.test("counters follow the decisions, and GET /rule/:id shows one rule's", (
       errors: 0,
       last_matched: last.time,
       log: true,
-      egress: { mode: "proxy", ports: [443, 8443], allow_private_ips: false, tls: "any" },
+      egress: {
+        mode: "proxy",
+        ports: [443, 8443],
+        allow_private_ips: false,
+        tls: "any",
+        max_body_bytes: 1048576,
+      },
     });
     equal(field(await get(path, "/api/v1/rule/no-force"), "egress"), null);
   }));

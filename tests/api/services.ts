@@ -244,7 +244,13 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
         return rule && {
           ...rule,
           log: false,
-          egress: { mode: "proxy", ports: null, allow_private_ips: false, tls: "sni" },
+          egress: {
+            mode: "proxy",
+            ports: null,
+            allow_private_ips: false,
+            tls: "sni",
+            max_body_bytes: 16_777_216,
+          },
           ...UNUSED,
         };
       },

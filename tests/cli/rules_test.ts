@@ -50,7 +50,7 @@ Deno.test("rules show prints one rule in full; an unknown id is an error", () =>
 File:         DIR/rules.d/a.yaml:9
 Action:       allow
 Priority:     100
-Egress:       proxy; ports 80; tls sni; private addresses allowed
+Egress:       proxy; ports 80; tls sni; private addresses allowed; plain bodies up to 16777216 bytes
 Log:          no
 Matches:      0 (0 blocked, 0 failed)
 Last matched: never since load

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import * as http from "node:http";
 import { Buffer } from "node:buffer";
 import { type AddressInfo } from "node:net";
-import { MAX_BODY_BYTES } from "../../lib/proxy/head.ts";
+import { DEFAULT_BODY_BYTES } from "../../lib/rules/types.ts";
 import { CertificateAuthority } from "../lab/ca.ts";
 import { labTest } from "../lab/requirements.ts";
 import { Random, SEED } from "../random.ts";
@@ -273,7 +273,7 @@ Deno.test("whatever is forwarded, a strict server reads as the same one request 
     assert.ok(["GET", "POST", "PUT", "M-SEARCH"].includes(one.method), shown);
     assert.doesNotMatch(one.url, /smuggled/, shown);
     assert.ok(one.body === "" || one.body === "hello", shown);
-    assert.ok(one.body.length <= MAX_BODY_BYTES);
+    assert.ok(one.body.length <= DEFAULT_BODY_BYTES);
   }
   assert.deepEqual(server.errors, []);
   assert.ok(

@@ -56,7 +56,7 @@ export const REFUSED_HEADS: readonly (readonly [string, string, number, RegExp])
     /differs/,
   ],
   ["ADV-HTTP-07 empty", head("GET http://a.example/ HTTP/1.1", "Host:"), 400, /malformed Host/],
-  ["ADV-HTTP-08", get("Content-Length: 16777217"), 413, /longer/],
+  ["ADV-HTTP-08", get("Content-Length: 1073741825"), 413, /longer/],
   ["endless length", get("Content-Length: 99999999999999999999999"), 413, /longer/],
   [
     "ADV-HTTP-10",

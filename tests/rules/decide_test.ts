@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { decide } from "../../lib/rules/decide.ts";
 import { buildPolicy, emptyPolicy } from "../../lib/rules/policy.ts";
-import { type DnsTerms, LAYERS } from "../../lib/rules/types.ts";
+import { type DnsTerms, LAYERS, MAX_BODY_BYTES } from "../../lib/rules/types.ts";
 import {
   compileFiles,
   connectFacts,
@@ -318,6 +318,18 @@ Deno.test("decide(): the deciding rule's own egress governs every other layer (A
     allowPrivateIps: false,
     tls: "sni",
   });
+});
+
+Deno.test("decide(): the deciding rule's own limit for bodies holds (S006-FR-024)", () => {
+  const limit = (...rules: RuleSpec[]): number | undefined =>
+    decide(policyOf(...rules), "http", httpFacts("POST", "x.org", "/")).egress?.maxBodyBytes;
+  const own = (max_body_bytes: number): RuleSpec => ({
+    condition: 'http.host == "x.org"',
+    egress: { max_body_bytes },
+  });
+  assert.equal(limit(own(1), own(MAX_BODY_BYTES)), 1);
+  assert.equal(limit(own(MAX_BODY_BYTES), own(1)), MAX_BODY_BYTES);
+  assert.equal(limit({ condition: 'http.host == "x.org"' }, own(1)), undefined);
 });
 
 Deno.test("decide(): an agent that Docker does not know matches no name (D5, S013)", () => {

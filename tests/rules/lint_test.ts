@@ -210,3 +210,17 @@ Deno.test("lint() warns of direct_ip rules that open nothing, or not all", () =>
   const many = Array.from({ length: 70 }, (_, i) => i + 1);
   assert.deepEqual(direct(`${host} && network.port in [${many}]`), ["lint.direct_ports"]);
 });
+
+Deno.test("lint() warns of a limit for bodies that HTTPS escapes", () => {
+  const found = (condition: string, maxBytes: number, ports?: number[]): string[] =>
+    findings({
+      condition,
+      egress: { max_body_bytes: maxBytes, ...(ports === undefined ? {} : { ports }) },
+    }).map(([code]) => code);
+  const host = 'http.host == "x.org"';
+  assert.deepEqual(found(host, 4096), ["lint.body_limit"]);
+  assert.deepEqual(found(host, 4096, [80, 443]), ["lint.body_limit"]);
+  assert.deepEqual(found(host, 4096, [80]), []);
+  assert.deepEqual(found(`${host} && network.port == 80`, 4096), []);
+  assert.deepEqual(found(host, 64 * 1024 * 1024), [], "a longer one promises nothing");
+});
