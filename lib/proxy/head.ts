@@ -64,7 +64,7 @@ export interface HeadRefusal {
 export type RequestHead = TunnelRequest | ForwardRequest | HealthRequest | HeadRefusal;
 
 /** The path the health check is asked at, in origin form. */
-export const HEALTH_PATH = "/outcall-health";
+const HEALTH_PATH = "/outcall-health";
 
 /** Reads a whole request head, its empty line included. */
 export function parseRequestHead(head: Uint8Array): RequestHead {
