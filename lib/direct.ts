@@ -22,6 +22,12 @@ import type { Opening } from "./rules/types.ts";
 
 const log = logger("rule_engine");
 
+/**
+ * Targets of one answer that are judged, twice what an agent may have: a hostile answer times a long
+ * rule would hold everybody up for a second.
+ */
+const MAX_JUDGED = 512;
+
 /** What it works with. */
 export interface DirectAccessParts {
   readonly bridges: Pick<Bridges, "openDirect" | "reviewDirect" | "allDirectGrants">;
@@ -73,7 +79,8 @@ export class DirectAccess implements AddressOpener {
   }
 
   #judgeAll({ agent, hostname, addresses, openings }: LearnedAddresses): readonly Judged[] {
-    return addresses.flatMap((address) =>
+    const room = Math.ceil(MAX_JUDGED / Math.max(1, openings.length));
+    return addresses.slice(0, room).flatMap((address) =>
       openings.map((opening) => {
         const judgement = this.#judge(agent.name, hostname.name, address, opening);
         return { address, opening, judgement, refusal: refusalOf(judgement, address) };

@@ -14,6 +14,12 @@ const MAX_TTL_SECS = 300;
 /** Real chains have three or four links; a chain without end must not make an answer without end. */
 const MAX_CHAIN_LINKS = 16;
 
+/**
+ * Records of one name and type. Real sets have some dozens; thousands fit into a reply, and each of
+ * them would cost time with every query of an agent that made them up.
+ */
+const MAX_SET_RECORDS = 256;
+
 /** An upstream's reply, rebuilt from what answers the question. Addresses are not filtered yet. */
 export interface Answer {
   readonly rcode: typeof Rcode.NOERROR | typeof Rcode.NXDOMAIN;
@@ -81,7 +87,8 @@ function leastTtlSecs(records: readonly ResourceRecord[]): number {
 
 /**
  * Rebuilds the answer to `question` from an upstream's reply.
- * @returns null when the reply answers nothing: neither NOERROR nor NXDOMAIN, or a CNAME loop.
+ * @returns null when the reply answers nothing: neither NOERROR nor NXDOMAIN, a CNAME loop, or more
+ * records than anybody means.
  */
 export function rebuildAnswer(
   question: Question,
@@ -110,6 +117,7 @@ export function rebuildAnswer(
   const found = rcode === Rcode.NOERROR
     ? recordSet(response.answers, name, question.type, dnssecOk).map((record) => clampTtl(record))
     : [];
+  if (found.length > MAX_SET_RECORDS) return null;
   if (found.some((record) => record.type === question.type)) {
     answers.push(...found);
     return { rcode, answers, aliases, authority: [], lifetimeSecs: leastTtlSecs(answers) };

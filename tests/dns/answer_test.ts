@@ -189,3 +189,12 @@ Deno.test("signatures over addresses that were taken out go with them", () => {
   const { records } = admitRecords(signed?.answers ?? [], (ip) => restrictedRange(ip) === null);
   assert.deepEqual(records.map((record) => record.type), [RecordType.A]);
 });
+
+Deno.test("a set of more records than anybody means is no answer", () => {
+  const many = (count: number): Response =>
+    response(
+      Array.from({ length: count }, (_, i) => a("www.example.com", `1.1.${i >> 8}.${i & 255}`)),
+    );
+  assert.equal(rebuildAnswer(question, many(256), false)?.answers.length, 256);
+  assert.equal(rebuildAnswer(question, many(257), false), null);
+});

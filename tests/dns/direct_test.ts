@@ -11,6 +11,8 @@ import { LookupLimits } from "../../lib/dns/limits.ts";
 import { Resolver } from "../../lib/dns/resolver.ts";
 import { UpstreamClient } from "../../lib/dns/upstream.ts";
 import { OutcallError } from "../../lib/errors.ts";
+import { Hostname } from "../../lib/net/host.ts";
+import { Ip } from "../../lib/net/ip.ts";
 import { decode, edeOf, encodeQuery, type OracleMessage } from "./oracle.ts";
 import {
   type Behaviour,
@@ -319,4 +321,36 @@ Deno.test("D12: an answer that was waited for opens nothing to who is at the add
   );
   equal((await world.ask()).rcode, "SERVFAIL");
   deepEqual(world.kernel.open, []);
+});
+
+Deno.test("D12: of a long answer not everything is judged", async () => {
+  const many = Array.from({ length: 200 }, (_, i) => `93.184.216.${i + 1}`);
+  const ports = Array.from({ length: 64 }, (_, i) => 5000 + i).join(", ");
+  await using world = new World([{
+    ...DIRECT,
+    condition: `network.hostname == "${HOST}" && network.port in [${ports}]`,
+  }], addresses(60, ...many));
+  let judged = 0;
+  const { judge } = world.policy;
+  const counting = new DirectAccess({
+    agents: world.agents,
+    decisions: world.decisions,
+    bridges: world.kernel,
+    judge: (layer, facts) => {
+      judged++;
+      return judge(layer, facts);
+    },
+  });
+  const agent = world.agents.identify(SOURCE.address);
+  const hostname = Hostname.parse(HOST);
+  ok(agent !== null && hostname !== null);
+  const opened = await counting.open({
+    agent,
+    hostname,
+    addresses: many.flatMap((text) => Ip.parse(text) ?? []),
+    openings: Array.from({ length: 64 }, (_, i) => ({ port: 5000 + i, protocol: "tcp" as const })),
+    lifeSecs: 60,
+  });
+  equal(judged, 512);
+  deepEqual([...opened.addresses], many.slice(0, 4));
 });
