@@ -72,7 +72,10 @@ async function ask(args: readonly string[], path: string, timeoutMs: number): Pr
 async function act(client: AgentClient, action: Action): Promise<number> {
   let isCancelled = false;
   // The request in flight may finish, and nothing is started after it (S005-EC-012).
-  const cancel = (): void => void (isCancelled = true);
+  const cancel = (): void => {
+    isCancelled = true;
+    log("SIGTERM: nothing is started any more");
+  };
   Deno.addSignalListener("SIGTERM", cancel);
   try {
     const denial = await denialOf(client, action);
