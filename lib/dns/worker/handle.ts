@@ -1,12 +1,12 @@
 /** The main isolate's end of one UDP worker, from its start to its end or crash. */
 import { messageOf } from "../../errors.ts";
+import { Beats, HeartbeatWatch } from "../../heartbeat.ts";
 import { WakeCounter } from "../../linux/wake.ts";
-import { giveUpAfter } from "../../patience.ts";
 import type { Rate } from "../../rate.ts";
+import { type Asked, Tickets } from "../../tickets.ts";
 import { JournalReader } from "./journal.ts";
 import {
   type Activity,
-  BEAT_MS,
   type FromWorker,
   type HandedOver,
   type Report,
@@ -18,13 +18,8 @@ import {
 /** A worker that takes longer than this over a message hangs. */
 const ANSWER_TIMEOUT_MS = 5000;
 
-/**
- * Beats in a row that may be missed: a worker that sleeps is one behind by nature, and on a busy
- * machine another one. What hangs is noticed within two seconds.
- */
+/** What hangs is noticed within two seconds. */
 const MAX_MISSED_BEATS = 2;
-/** Until the first one: the worker's code is loaded, and its policy built. */
-const MAX_MISSED_AT_START = 20;
 
 /** What comes from the worker. */
 export interface WorkerEvents {
@@ -38,9 +33,6 @@ export interface WorkerEvents {
   readonly onCrash: (why: string) => void;
 }
 
-/** A message without the ticket that it gets when it is sent. */
-type Asked<Message> = Message extends { readonly ticket: number } ? Omit<Message, "ticket"> : never;
-
 /** One worker. */
 export class WorkerHandle {
   readonly #shared = new Shared();
@@ -48,11 +40,9 @@ export class WorkerHandle {
   readonly #worker: Worker;
   readonly #events: WorkerEvents;
   readonly #journal = new JournalReader();
-  readonly #awaited = new Map<number, () => void>();
-  readonly #watch: ReturnType<typeof setInterval>;
-  #lastBeats = 0;
-  #missedBeats = 0;
-  #lastTicket = 0;
+  readonly #tickets = new Tickets<void>();
+  readonly #beats = new Beats();
+  readonly #watch: HeartbeatWatch;
   #ended = false;
 
   /** @throws SystemError */
@@ -65,27 +55,26 @@ export class WorkerHandle {
       event.preventDefault();
       this.#crash(event.message);
     };
-    const start: Start = { wakeFd: this.#wake.fd, shared: this.#shared.buffer, rate };
+    const start: Start = {
+      wakeFd: this.#wake.fd,
+      shared: this.#shared.buffer,
+      beats: this.#beats.buffer,
+      rate,
+    };
     this.#worker.postMessage(start);
-    this.#watch = setInterval(() => this.#listen(), BEAT_MS);
-  }
-
-  #listen(): void {
-    const { beats } = this.#shared;
-    // What takes long to take in has a limit of its own.
-    if (beats !== this.#lastBeats || this.#awaited.size > 0) this.#missedBeats = 0;
-    else this.#missedBeats++;
-    this.#lastBeats = beats;
-    const mayMiss = beats === 0 ? MAX_MISSED_AT_START : MAX_MISSED_BEATS;
-    if (this.#missedBeats > mayMiss) this.#crash("it hangs");
+    this.#watch = new HeartbeatWatch({
+      beats: this.#beats,
+      maxMissed: MAX_MISSED_BEATS,
+      isExcused: () => this.#tickets.open > 0,
+      onSilence: () => this.#crash("it hangs"),
+    });
   }
 
   #receive(message: FromWorker): void {
     if (this.#ended) return;
     switch (message.kind) {
       case "done":
-        this.#awaited.get(message.ticket)?.();
-        this.#awaited.delete(message.ticket);
+        this.#tickets.settle(message.ticket);
         break;
       case "queries":
         this.#shared.addUntakenPackets(-message.queries.length);
@@ -121,13 +110,12 @@ export class WorkerHandle {
 
   #close(): void {
     this.#ended = true;
-    clearInterval(this.#watch);
+    this.#watch.stop();
     this.#worker.terminate();
     // In case it sleeps; its end closes nothing of ours. The descriptor itself stays open: a thread
     // that hangs might still come to use it, and must not find another file there.
     this.#wake.add();
-    for (const resolve of this.#awaited.values()) resolve();
-    this.#awaited.clear();
+    this.#tickets.settleAll();
   }
 
   /** Begins a new epoch: until the worker has read what changed, it answers nothing by itself. */
@@ -146,13 +134,11 @@ export class WorkerHandle {
    */
   async ask(message: Asked<ToWorker>): Promise<void> {
     if (this.#ended) return;
-    const ticket = ++this.#lastTicket;
-    const done = Promise.withResolvers<void>();
-    this.#awaited.set(ticket, done.resolve);
-    const stopWaiting = giveUpAfter(ANSWER_TIMEOUT_MS, () => this.#crash("it does not answer"));
-    this.#post({ ...message, ticket });
-    await done.promise;
-    stopWaiting();
+    await this.#tickets.ask(
+      (ticket) => this.#post({ ...message, ticket }),
+      ANSWER_TIMEOUT_MS,
+      () => this.#crash("it does not answer"),
+    );
   }
 
   #post(message: ToWorker): void {
@@ -165,7 +151,7 @@ export class WorkerHandle {
     await this.ask({ kind: "end" });
     if (this.#ended) return;
     this.#ended = true;
-    clearInterval(this.#watch);
+    this.#watch.stop();
     this.#worker.terminate();
     this.#wake.close();
   }

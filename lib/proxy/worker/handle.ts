@@ -1,14 +1,21 @@
 /** The main isolate's end of the proxy's thread, from its start to its end or crash. */
+import { Beats, HeartbeatWatch } from "../../heartbeat.ts";
 import { closeDescriptor, cutConnection } from "../../linux/tcp.ts";
 import { WakeCounter } from "../../linux/wake.ts";
 import { threadLogOptions } from "../../log.ts";
-import { giveUpAfter } from "../../patience.ts";
+import { type Asked, Tickets } from "../../tickets.ts";
 import type { ProxyLimits } from "../context.ts";
 import { type FromThread, type SharedCounters, SharedDescriptors } from "./protocol.ts";
 import type { Start, ToThread } from "./protocol.ts";
 
 /** A thread that takes longer than this over a message hangs. */
 const ANSWER_TIMEOUT_MS = 5_000;
+
+/**
+ * Five seconds: to be replaced costs every connection, and no policy is enforced any later for it,
+ * because a reload waits for its answer.
+ */
+const MAX_MISSED_BEATS = 10;
 
 /** What the thread asks and tells. None of these may throw. */
 export interface ThreadEvents {
@@ -17,17 +24,15 @@ export interface ThreadEvents {
   readonly onCrash: (why: string) => void;
 }
 
-/** A message without the ticket that it gets when it is sent. */
-type Asked<Message> = Message extends { readonly ticket: number } ? Omit<Message, "ticket"> : never;
-
 /** One thread. */
 export class ThreadHandle {
   readonly #descriptors = new SharedDescriptors();
+  readonly #beats = new Beats();
+  readonly #watch: HeartbeatWatch;
   readonly #wake = WakeCounter.create();
   readonly #worker: Worker;
   readonly #events: ThreadEvents;
-  readonly #awaited = new Map<number, (count: number) => void>();
-  #lastTicket = 0;
+  readonly #tickets = new Tickets<number>();
   #ended = false;
 
   /** @throws SystemError */
@@ -43,20 +48,24 @@ export class ThreadHandle {
       wakeFd: this.#wake.fd,
       counters: counters.buffer,
       descriptors: this.#descriptors.buffer,
+      beats: this.#beats.buffer,
       limits,
       logs: threadLogOptions(),
     };
     this.#worker.postMessage(start);
+    this.#watch = new HeartbeatWatch({
+      beats: this.#beats,
+      maxMissed: MAX_MISSED_BEATS,
+      isExcused: () => this.#tickets.open > 0,
+      onSilence: () => this.#crash("it hangs", false),
+    });
   }
 
   #receive(message: FromThread): void {
     if (this.#ended) return;
     if (message.kind === "failed") this.#crash(message.why, true);
     else if (message.kind !== "done") this.#events.onMessage(message);
-    else {
-      this.#awaited.get(message.ticket)?.(message.count);
-      this.#awaited.delete(message.ticket);
-    }
+    else this.#tickets.settle(message.ticket, message.count);
   }
 
   /** @param isGone The thread does nothing any more; otherwise it may still be at it. */
@@ -68,6 +77,7 @@ export class ThreadHandle {
 
   #end(isGone: boolean): void {
     this.#ended = true;
+    this.#watch.stop();
     this.#worker.terminate();
     for (const fd of this.#descriptors.takeAll()) {
       cutConnection(fd);
@@ -76,8 +86,7 @@ export class ThreadHandle {
     }
     if (isGone) this.#wake.close();
     else this.#wake.add(); // in case it sleeps
-    for (const resolve of this.#awaited.values()) resolve(0);
-    this.#awaited.clear();
+    this.#tickets.settleAll(0);
   }
 
   /** Sends a message. */
@@ -91,14 +100,11 @@ export class ThreadHandle {
    */
   async ask(message: Asked<ToThread>, timeoutMs = ANSWER_TIMEOUT_MS): Promise<number> {
     if (this.#ended) return 0;
-    const ticket = ++this.#lastTicket;
-    const done = Promise.withResolvers<number>();
-    this.#awaited.set(ticket, done.resolve);
-    const stopWaiting = giveUpAfter(timeoutMs, () => this.#crash("it does not answer", false));
-    this.#post({ ...message, ticket });
-    const count = await done.promise;
-    stopWaiting();
-    return count;
+    return await this.#tickets.ask(
+      (ticket) => this.#post({ ...message, ticket }),
+      timeoutMs,
+      () => this.#crash("it does not answer", false),
+    );
   }
 
   #post(message: ToThread): void {
