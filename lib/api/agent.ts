@@ -14,8 +14,8 @@ import type { PeerCredentials } from "../linux/peer.ts";
 import { logger } from "../log.ts";
 import type { StoredRequest } from "../store/requests.ts";
 import { presentable, sendFailure, success } from "./envelope.ts";
+import { nothing } from "./parse.ts";
 import { type ApiApp, apiApp, type ApiContext, readBody, readQuery, type Route } from "./router.ts";
-import { nothing } from "./schemas.ts";
 
 /** S004-EC-010: of every body. */
 const AGENT_MAX_BODY_BYTES = 65_536;

@@ -8,8 +8,8 @@ import { decisionSchema } from "../record/schema.ts";
 import type { StreamEvent, Subscription } from "../record/streams.ts";
 import type { DecisionStats, Tally } from "../record/table.ts";
 import { success } from "./envelope.ts";
+import { nothing } from "./parse.ts";
 import { type ApiContext, readQuery, type Route } from "./router.ts";
-import { nothing } from "./schemas.ts";
 import type { DecisionService } from "./services.ts";
 
 /** Most decisions in one list. */

@@ -1,8 +1,8 @@
 /** The two common kinds of endpoint of the host API. */
 import { logger } from "../log.ts";
 import { success } from "./envelope.ts";
+import { nothing } from "./parse.ts";
 import { type ApiContext, readQuery, type Route } from "./router.ts";
-import { nothing } from "./schemas.ts";
 
 const log = logger("host_api");
 

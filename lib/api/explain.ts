@@ -4,10 +4,10 @@ import { decisionSchema } from "../record/schema.ts";
 import type { Walk } from "../record/explain.ts";
 import { findDecision } from "./decisions.ts";
 import { success } from "./envelope.ts";
+import { nothing } from "./parse.ts";
 import { explainStep } from "./replies.ts";
 import { readQuery, type Route } from "./router.ts";
 import { stepReply } from "./rules.ts";
-import { nothing } from "./schemas.ts";
 import type { HostServices } from "./services.ts";
 
 const walk = z.object({ generation: z.int(), steps: z.array(explainStep) });

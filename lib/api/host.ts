@@ -14,6 +14,7 @@ import { dnsTestQuery } from "./facts.ts";
 import { grantRoutes } from "./grants.ts";
 import { NDJSON } from "./ndjson.ts";
 import { observationRoutes } from "./observe.ts";
+import { nothing } from "./parse.ts";
 import type { DnsTestResult } from "./replies.ts";
 import { type ApiApp, apiApp, type ApiContext, readBody, readQuery, type Route } from "./router.ts";
 import { requestRoutes } from "./requests.ts";
@@ -29,7 +30,6 @@ import {
   imagePull,
   networkCreate,
   networkName,
-  nothing,
 } from "./schemas.ts";
 import type { HostServices } from "./services.ts";
 import { statusRoutes } from "./status.ts";

@@ -6,8 +6,8 @@ import { messageOf } from "../errors.ts";
 import type { RequestEvent, RequestStatus, StoredRequest } from "../store/requests.ts";
 import { act } from "./endpoint.ts";
 import { success } from "./envelope.ts";
+import { nothing } from "./parse.ts";
 import { type ApiContext, readBody, readQuery, type Route } from "./router.ts";
-import { nothing } from "./schemas.ts";
 
 /** Rule requests as the host API needs them; lib/agent/requests.ts has the errors. */
 export interface RuleRequestService {

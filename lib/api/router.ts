@@ -6,7 +6,7 @@ import { OutcallError } from "../errors.ts";
 import type { PeerCredentials } from "../linux/peer.ts";
 import type { Target } from "../log.ts";
 import { presentable, sendFailure } from "./envelope.ts";
-import { parse } from "./schemas.ts";
+import { parse } from "./parse.ts";
 
 /** What the Unix server tells a handler about the connection. */
 export interface PeerEnv {

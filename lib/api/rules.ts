@@ -10,6 +10,7 @@ import type { Verdict } from "../rules/types.ts";
 import { act, show } from "./endpoint.ts";
 import { success } from "./envelope.ts";
 import { evaluateRequest, explainRequest, expressionRequest, layerOf } from "./facts.ts";
+import { nothing } from "./parse.ts";
 import type {
   DiffResult,
   EvaluateResult,
@@ -19,7 +20,7 @@ import type {
   TestOutcome,
 } from "./replies.ts";
 import { readBody, readQuery, type Route } from "./router.ts";
-import { DIFF_MAX_BODY_BYTES, diffRequest, nothing } from "./schemas.ts";
+import { DIFF_MAX_BODY_BYTES, diffRequest } from "./schemas.ts";
 import type { HostServices, PolicyDiffResult } from "./services.ts";
 
 /** A verdict as it is sent. */

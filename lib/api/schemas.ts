@@ -1,6 +1,5 @@
 /** What the host API accepts. Strict: a misspelt field is refused by name, never skipped. */
 import { z } from "zod";
-import { OutcallError } from "../errors.ts";
 import { LIMITS } from "../rules/limits.ts";
 import type {
   AgentAttachRequest,
@@ -8,31 +7,6 @@ import type {
   ContainerCreateRequest,
   NetworkCreateRequest,
 } from "./services.ts";
-
-/**
- * `input` as `schema` describes it.
- * @param what What is being read, for the message: `request body` or `query`.
- * @throws OutcallError `request.invalid` (422) naming every field that is wrong.
- */
-export function parse<S extends z.ZodType>(schema: S, what: string, input: unknown): z.output<S> {
-  const result = schema.safeParse(input);
-  if (result.success) return result.data;
-  throw new OutcallError(
-    422,
-    "request.invalid",
-    `invalid ${what}: ${result.error.issues.map(issueText).join("; ")}`,
-  );
-}
-
-function issueText(issue: z.core.$ZodIssue): string {
-  const place = issue.path.map(String).join(".");
-  if (issue.code === "unrecognized_keys") {
-    const names = issue.keys.map((key) => `"${place === "" ? key : `${place}.${key}`}"`);
-    return `unknown field ${names.join(", ")}`;
-  }
-  const message = issue.message.replace(/^Invalid input: /, "");
-  return place === "" ? message : `field "${place}": ${message}`;
-}
 
 /** A field that may be absent or null, which mean the same. */
 function optional<S extends z.ZodType>(schema: S): Optional<S> {
@@ -45,8 +19,6 @@ type Optional<S extends z.ZodType> = z.ZodPipe<
 >;
 
 const strings = z.array(z.string()).readonly();
-/** Requests that say nothing: any parameter is a mistake. */
-export const nothing = z.strictObject({});
 
 /** `GET /api/v1/network` and `POST /api/v1/network/destroy`: absent for the default network. */
 export const networkName = z.strictObject({ name: optional(z.string()) });
