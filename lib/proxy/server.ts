@@ -16,6 +16,7 @@ import type { RuleFailure } from "../rules/types.ts";
 import { DEFAULT_LIMITS, type ProxyLimits } from "./context.ts";
 import { ListeningSocket } from "./listen.ts";
 import { ThreadHandle } from "./worker/handle.ts";
+import { readJournal } from "./worker/journal.ts";
 import { type FromThread, type Located, type Report, SharedCounters } from "./worker/protocol.ts";
 
 const log = logger("proxy");
@@ -214,8 +215,9 @@ export class ProxyServer implements GatewayService, ProxyService {
     }
   }
 
-  #takeIn({ decisions, growths, dials, failures, tunnels }: Report): void {
+  #takeIn({ journal, dials, failures, tunnels }: Report): void {
     const log = this.#options.decisions;
+    const { decisions, growths } = readJournal(journal);
     for (const decision of decisions) log.add(decision);
     for (const { decision, changes } of growths) log.update(decision, changes);
     for (const { durationMs, isConnected } of dials) {

@@ -1,7 +1,6 @@
 /** What the main isolate and the proxy's thread tell each other. */
 import type { Agent } from "../../agents.ts";
 import type { AgentTunnels } from "../../api/services.ts";
-import type { Decision } from "../../decision.ts";
 import type { LookupFailure, LookupRefusal } from "../../dns/lookup.ts";
 import type { RemoteLogRecord, threadLogOptions } from "../../log.ts";
 import type { PolicyData } from "../../rules/policy.ts";
@@ -9,7 +8,6 @@ import type { RuleFailure } from "../../rules/types.ts";
 import type { ProxyCounters } from "../connections.ts";
 import type { ProxyLimits } from "../context.ts";
 import type { OwnedDescriptors } from "../loop.ts";
-import type { Growth } from "./journal.ts";
 
 /** The first message to the thread. */
 export interface Start {
@@ -17,6 +15,7 @@ export interface Start {
   readonly wakeFd: number;
   readonly counters: SharedArrayBuffer;
   readonly descriptors: SharedArrayBuffer;
+  readonly beats: SharedArrayBuffer;
   readonly limits: ProxyLimits;
   readonly logs: ReturnType<typeof threadLogOptions>;
 }
@@ -72,8 +71,8 @@ export interface Dial {
 
 /** What happened since the last report. */
 export interface Report {
-  readonly decisions: readonly Decision[];
-  readonly growths: readonly Growth[];
+  /** See `readJournal`. */
+  readonly journal: string;
   readonly dials: readonly Dial[];
   /** Rules that failed while being evaluated. */
   readonly failures: readonly RuleFailure[];
