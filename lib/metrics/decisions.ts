@@ -23,16 +23,22 @@ interface Tally {
   count: number;
 }
 
+/** One series of a histogram. */
+type Series = Histogram.Internal<string>;
+
 /** What happened, in numbers. */
 export class DecisionMetrics {
   /** By layer, verdict and reason. A look-up by three strings costs less than one by their text. */
   readonly #tallies = new Map<string, Map<string, Map<string, Tally>>>();
   readonly #upstream: Histogram;
   readonly #durations: Histogram<"layer">;
+  /** By layer: the library finds a series by a text that it makes of the labels each time. */
+  readonly #durationsOf = new Map<string, Series>();
   readonly #tunnels: Histogram;
-  readonly #tunnelBytes: Counter<"direction">;
-  readonly #tunnelEnds: Counter<"end">;
-  readonly #dials: Histogram<"result">;
+  readonly #tunnelBytes = { up: 0, down: 0 };
+  readonly #tunnelEnds = new Map<TunnelEnd, number>();
+  readonly #connected: Series;
+  readonly #failed: Series;
 
   constructor(registry: Registry) {
     const registers = [registry];
@@ -64,30 +70,42 @@ export class DecisionMetrics {
       buckets: DURATION_BUCKETS,
       registers,
     });
-    this.#dials = new Histogram({
+    const dials = new Histogram({
       name: "outcall_proxy_dial_seconds",
       help: "Time to connect to a destination, by whether it answered.",
       labelNames: ["result"],
       buckets: UPSTREAM_BUCKETS,
       registers,
     });
+    this.#connected = dials.labels({ result: "connected" });
+    this.#failed = dials.labels({ result: "failed" });
     this.#tunnels = new Histogram({
       name: "outcall_tunnel_seconds",
       help: "How long tunnels that have ended lived.",
       buckets: TUNNEL_BUCKETS,
       registers,
     });
-    this.#tunnelBytes = new Counter({
+    const bytes = this.#tunnelBytes;
+    new Counter({
       name: "outcall_tunnel_bytes_total",
       help: "Bytes that tunnels have moved, counted when they end; up is from the agent.",
       labelNames: ["direction"],
       registers,
+      collect(): void {
+        this.reset();
+        for (const [direction, count] of Object.entries(bytes)) this.inc({ direction }, count);
+      },
     });
-    this.#tunnelEnds = new Counter<"end">({
+    const ends = this.#tunnelEnds;
+    new Counter({
       name: "outcall_tunnels_ended_total",
       help: "Tunnels that have ended, by how.",
       labelNames: ["end"],
       registers,
+      collect(): void {
+        this.reset();
+        for (const [end, count] of ends) this.inc({ end }, count);
+      },
     });
   }
 
@@ -96,13 +114,15 @@ export class DecisionMetrics {
     if (change === "new") this.#countNew(decision);
     if (decision.tunnel !== undefined) this.#countTunnel(decision.tunnel, decision.durationMs);
     else if (decision.durationMs !== undefined) {
-      this.#durations.observe({ layer: decision.layer }, decision.durationMs / 1000);
+      const { layer, durationMs } = decision;
+      const series = inner(this.#durationsOf, layer, () => this.#durations.labels({ layer }));
+      series.observe(durationMs / 1000);
     }
   };
 
   /** A connection to a destination that was made, or not. */
   readonly countDial = (durationMs: number, isConnected: boolean): void => {
-    this.#dials.observe({ result: isConnected ? "connected" : "failed" }, durationMs / 1000);
+    (isConnected ? this.#connected : this.#failed).observe(durationMs / 1000);
   };
 
   #countNew({ layer, verdict, reason, count = 1, upstreamMs }: Decision): void {
@@ -116,9 +136,9 @@ export class DecisionMetrics {
     { upBytes, downBytes, end }: { upBytes: number; downBytes: number; end: TunnelEnd },
     durationMs: number | undefined,
   ): void {
-    this.#tunnelBytes.inc({ direction: "up" }, upBytes);
-    this.#tunnelBytes.inc({ direction: "down" }, downBytes);
-    this.#tunnelEnds.inc({ end });
+    this.#tunnelBytes.up += upBytes;
+    this.#tunnelBytes.down += downBytes;
+    this.#tunnelEnds.set(end, (this.#tunnelEnds.get(end) ?? 0) + 1);
     if (durationMs !== undefined) this.#tunnels.observe(durationMs / 1000);
   }
 }
