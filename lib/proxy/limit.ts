@@ -35,9 +35,9 @@ export class Timers {
     this.#timers.delete(timer);
   }
 
-  /** How long there is nothing to do; -1: for ever. */
+  /** How long there is nothing to do; Infinity: for ever. */
   dueInMs(nowMs: number): number {
-    if (this.#timers.size === 0) return -1;
+    if (this.#timers.size === 0) return Infinity;
     return Math.max(0, Math.ceil(this.#nextMs - nowMs));
   }
 

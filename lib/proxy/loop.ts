@@ -80,14 +80,15 @@ export class EventLoop {
   }
 
   /**
-   * Waits once, blocking this thread, and tells what there is to tell.
+   * Waits once, blocking this thread for `maxMs` at most, and tells what there is to tell.
    * @throws SystemError when waiting itself fails.
    */
-  wait(): void {
+  wait(maxMs: number): void {
     this.#closeAll();
     const next = this.#next;
     this.#next = [];
-    const count = this.#epoll.wait(next.length > 0 ? 0 : this.timers.dueInMs(performance.now()));
+    const dueInMs = next.length > 0 ? 0 : this.timers.dueInMs(performance.now());
+    const count = this.#epoll.wait(Math.min(dueInMs, maxMs));
     for (let i = 0; i < count; i++) {
       const watcher = this.#watchers.get(this.#epoll.fd(i));
       watcher?.ready(this.#epoll.isReadable(i), this.#epoll.isWritable(i));

@@ -7,6 +7,7 @@ import type { AddressOpener, LearnedAddresses, OpenedAddresses } from "../../lib
 import type { PolicyData } from "../../lib/rules/policy.ts";
 import { eventually } from "../eventually.ts";
 import { labTest } from "../lab/requirements.ts";
+import { HungThread, workerThreads } from "../threads.ts";
 import { decode, edeOf, encodeQuery, type OracleMessage } from "./oracle.ts";
 import {
   allowHost,
@@ -288,52 +289,18 @@ Deno.test("while the worker is down nothing is answered, and it comes back by it
   assert.deepEqual(addresses(await world.client.receive()), ["93.184.216.34"]);
 });
 
-/** Stops one thread of ours, as nothing but a tracer can, until its input ends. */
-const STOP_THREAD = `
-import ctypes, os, sys
-PTRACE_ATTACH, PTRACE_DETACH, WALL = 16, 17, 0x40000000
-libc = ctypes.CDLL(None, use_errno=True)
-thread = int(sys.argv[1])
-if libc.ptrace(PTRACE_ATTACH, thread, None, None) != 0:
-    sys.exit(os.strerror(ctypes.get_errno()))
-os.waitpid(thread, WALL)
-print("stopped", flush=True)
-sys.stdin.read()
-libc.ptrace(PTRACE_DETACH, thread, None, None)
-`;
-
-/** The threads of this process by name. */
-function workerThreads(): string[] {
-  return [...Deno.readDirSync("/proc/self/task")].map(({ name }) => name).filter((thread) =>
-    Deno.readTextFileSync(`/proc/self/task/${thread}/comm`).startsWith("worker-")
-  );
-}
-
 labTest("a worker that hangs is noticed and replaced, and health tells of it", {
   tools: ["python3"],
 }, async () => {
-  const before = new Set(workerThreads());
+  const before = workerThreads();
   await using world = await World.create([allowHost("a.test")]);
   await world.settled("b.test");
   assert.equal(world.server.workerHealth().state, "ok");
-  const [thread] = workerThreads().filter((one) => !before.has(one));
-  assert(thread !== undefined);
-  const tracer = new Deno.Command("python3", {
-    args: ["-c", STOP_THREAD, thread],
-    stdin: "piped",
-    stdout: "piped",
-  }).spawn();
-  try {
-    const { value } = await tracer.stdout.getReader().read();
-    assert.match(new TextDecoder().decode(value), /^stopped/);
-    await world.client.send(encodeQuery("a.test", "A"));
-    await eventually(() => world.server.workerHealth().detail.includes("failed 1 time"));
-    await eventually(() => world.server.workerHealth().state === "ok");
-    assert.deepEqual(addresses(await world.client.receive()), ["93.184.216.34"]);
-  } finally {
-    await tracer.stdin.close();
-    await tracer.status;
-  }
+  await using _hung = await HungThread.stop(before);
+  await world.client.send(encodeQuery("a.test", "A"));
+  await eventually(() => world.server.workerHealth().detail.includes("failed 1 time"));
+  await eventually(() => world.server.workerHealth().state === "ok");
+  assert.deepEqual(addresses(await world.client.receive()), ["93.184.216.34"]);
 });
 
 Deno.test("stop() reports what was decided until then", async () => {

@@ -8,6 +8,8 @@ import { ProxyServer } from "../../lib/proxy/server.ts";
 import { ConnectionClosed } from "../../lib/proxy/socket.ts";
 import { UnexpectedEnd } from "../../lib/proxy/stream.ts";
 import { eventually } from "../eventually.ts";
+import { labTest } from "../lab/requirements.ts";
+import { HungThread, workerThreads } from "../threads.ts";
 import { bytesOf } from "../../lib/proxy/bytes.ts";
 import { clientHello, join } from "./hello.ts";
 import { AGENT, connectRequest, getRequest, Lab, ok, Origin, RawClient } from "./support.ts";
@@ -314,6 +316,41 @@ Deno.test("a thread that fails closes every connection, and the next one serves 
   } finally {
     globalThis.Worker = RealWorker;
   }
+});
+
+labTest("a thread that hangs is replaced, asked or not, and nothing is open after it", {
+  tools: ["python3"],
+}, async () => {
+  let others = workerThreads();
+  await using origin = Origin.echoing();
+  const egress = `allow_private_ips: true, ports: [${origin.port}]`;
+  const rules = [{ condition: 'http.host == "a.example"', egress }];
+  await using lab = await Lab.start({ rules });
+  const openTunnel = async (): Promise<RawClient> => {
+    const client = await lab.connect();
+    await client.send(connectRequest(`a.example:${origin.port}`));
+    await client.until(/\r\n\r\n/);
+    await client.send(join(clientHello({ names: ["a.example"] }), bytesOf("echo this")));
+    await client.until(/echo this/);
+    return client;
+  };
+  const hang = async (notice: () => Promise<unknown>): Promise<void> => {
+    using tunnel = await openTunnel();
+    using idle = await lab.connect();
+    await eventually(() => lab.proxy.status().active_connections === 2);
+    await using _hung = await HungThread.stop(others);
+    others = workerThreads();
+    await notice();
+    assert.equal(await tunnel.rest(), "");
+    assert.equal(await idle.rest(), "");
+    await eventually(() => origin.openConnections === 0);
+    assert.equal(lab.proxy.status().active_connections, 0);
+  };
+  await hang(() => eventually(() => lab.proxy.workerFailures === 1)); // nobody asks it anything
+  await hang(() => lab.reload([]));
+  assert.equal(lab.proxy.workerFailures, 2);
+  const refused = await lab.exchange(connectRequest(`a.example:${origin.port}`));
+  assert.match(refused, /^HTTP\/1\.1 403 /);
 });
 
 Deno.test("the record of a tunnel tells what moved through it, how it ended and how long it took", async () => {

@@ -20,8 +20,7 @@ export async function withSockets(test: (sockets: Sockets) => Promise<void>): Pr
   let isOver = false;
   const running = (async (): Promise<void> => {
     while (!isOver) {
-      loop.soon(() => {}); // so that it does not wait
-      loop.wait();
+      loop.wait(0);
       await new Promise((resolve) => setTimeout(resolve));
     }
   })();

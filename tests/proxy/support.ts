@@ -218,6 +218,11 @@ export class Origin implements AsyncDisposable {
     return this.#listener.addr.port;
   }
 
+  /** Connections that neither side has closed. */
+  get openConnections(): number {
+    return this.#open.size;
+  }
+
   /** An origin that answers every request head with `response` and closes. */
   static answering(response: string): Origin {
     return new Origin(async (client) => {

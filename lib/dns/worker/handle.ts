@@ -1,12 +1,12 @@
 /** The main isolate's end of one UDP worker, from its start to its end or crash. */
 import { messageOf } from "../../errors.ts";
+import { Beats, HeartbeatWatch } from "../../heartbeat.ts";
 import { WakeCounter } from "../../linux/wake.ts";
 import type { Rate } from "../../rate.ts";
 import { type Asked, Tickets } from "../../tickets.ts";
 import { JournalReader } from "./journal.ts";
 import {
   type Activity,
-  BEAT_MS,
   type FromWorker,
   type HandedOver,
   type Report,
@@ -18,13 +18,8 @@ import {
 /** A worker that takes longer than this over a message hangs. */
 const ANSWER_TIMEOUT_MS = 5000;
 
-/**
- * Beats in a row that may be missed: a worker that sleeps is one behind by nature, and on a busy
- * machine another one. What hangs is noticed within two seconds.
- */
+/** What hangs is noticed within two seconds. */
 const MAX_MISSED_BEATS = 2;
-/** Until the first one: the worker's code is loaded, and its policy built. */
-const MAX_MISSED_AT_START = 20;
 
 /** What comes from the worker. */
 export interface WorkerEvents {
@@ -46,9 +41,8 @@ export class WorkerHandle {
   readonly #events: WorkerEvents;
   readonly #journal = new JournalReader();
   readonly #tickets = new Tickets<void>();
-  readonly #watch: ReturnType<typeof setInterval>;
-  #lastBeats = 0;
-  #missedBeats = 0;
+  readonly #beats = new Beats();
+  readonly #watch: HeartbeatWatch;
   #ended = false;
 
   /** @throws SystemError */
@@ -61,19 +55,19 @@ export class WorkerHandle {
       event.preventDefault();
       this.#crash(event.message);
     };
-    const start: Start = { wakeFd: this.#wake.fd, shared: this.#shared.buffer, rate };
+    const start: Start = {
+      wakeFd: this.#wake.fd,
+      shared: this.#shared.buffer,
+      beats: this.#beats.buffer,
+      rate,
+    };
     this.#worker.postMessage(start);
-    this.#watch = setInterval(() => this.#listen(), BEAT_MS);
-  }
-
-  #listen(): void {
-    const { beats } = this.#shared;
-    // What takes long to take in has a limit of its own.
-    if (beats !== this.#lastBeats || this.#tickets.open > 0) this.#missedBeats = 0;
-    else this.#missedBeats++;
-    this.#lastBeats = beats;
-    const mayMiss = beats === 0 ? MAX_MISSED_AT_START : MAX_MISSED_BEATS;
-    if (this.#missedBeats > mayMiss) this.#crash("it hangs");
+    this.#watch = new HeartbeatWatch({
+      beats: this.#beats,
+      maxMissed: MAX_MISSED_BEATS,
+      isExcused: () => this.#tickets.open > 0,
+      onSilence: () => this.#crash("it hangs"),
+    });
   }
 
   #receive(message: FromWorker): void {
@@ -116,7 +110,7 @@ export class WorkerHandle {
 
   #close(): void {
     this.#ended = true;
-    clearInterval(this.#watch);
+    this.#watch.stop();
     this.#worker.terminate();
     // In case it sleeps; its end closes nothing of ours. The descriptor itself stays open: a thread
     // that hangs might still come to use it, and must not find another file there.
@@ -157,7 +151,7 @@ export class WorkerHandle {
     await this.ask({ kind: "end" });
     if (this.#ended) return;
     this.#ended = true;
-    clearInterval(this.#watch);
+    this.#watch.stop();
     this.#worker.terminate();
     this.#wake.close();
   }

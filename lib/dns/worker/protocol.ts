@@ -79,6 +79,7 @@ export type FromWorker =
 export interface Start {
   readonly wakeFd: number;
   readonly shared: SharedArrayBuffer;
+  readonly beats: SharedArrayBuffer;
   /** Of each source. */
   readonly rate: Rate;
 }
@@ -89,9 +90,6 @@ export interface Start {
  */
 export const LEASE_MS = 1000;
 
-/** A worker that is alive says so at least as often. */
-export const BEAT_MS = 500;
-
 /** Packets handed over that the main isolate has not taken yet: above it they are dropped. */
 export const MAX_UNTAKEN_PACKETS = 1024;
 
@@ -101,11 +99,10 @@ export const MAX_UNREAD_REPORTS = 8;
 const EPOCH = 0;
 const UNTAKEN_PACKETS = 1;
 const UNREAD_REPORTS = 2;
-const BEATS = 3;
-const CELLS = 4;
+const CELLS = 3;
 
 /**
- * Four numbers that both isolates see at once.
+ * Three numbers that both isolates see at once.
  *
  * The epoch rises with every change of the policy, of who is where, and with every flush of the cache.
  * The worker knows nothing of a change before it read the message about it; until then the epoch
@@ -145,15 +142,5 @@ export class Shared {
 
   addUnreadReports(count: number): void {
     Atomics.add(this.#cells, UNREAD_REPORTS, count);
-  }
-
-  /** Changes as long as the worker goes on, at least every {@linkcode BEAT_MS}. */
-  get beats(): number {
-    return Atomics.load(this.#cells, BEATS);
-  }
-
-  /** Says that the worker goes on. */
-  beat(): void {
-    Atomics.add(this.#cells, BEATS, 1);
   }
 }

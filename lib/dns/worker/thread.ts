@@ -4,13 +4,13 @@
  */
 /// <reference lib="deno.worker" />
 import { messageOf } from "../../errors.ts";
+import { BEAT_MS, Beats } from "../../heartbeat.ts";
 import { setThreadNiceness } from "../../linux/priority.ts";
 import { droppedPackets, muteSources } from "../../linux/socket_filter.ts";
 import { UdpBatch } from "../../linux/udp.ts";
 import { PollSet, WakeCounter } from "../../linux/wake.ts";
 import { UDP_PAYLOAD_BYTES } from "../codes.ts";
 import {
-  BEAT_MS,
   type FromWorker,
   type HandedOver,
   MAX_UNREAD_REPORTS,
@@ -38,6 +38,7 @@ const NICENESS = -10;
 /** The thread's sockets, and what it does with them. */
 class Thread {
   readonly #shared: Shared;
+  readonly #beats: Beats;
   readonly #wake: WakeCounter;
   readonly #responder: Responder;
   readonly #batch = new UdpBatch(BATCH_PACKETS, MAX_QUERY_BYTES, UDP_PAYLOAD_BYTES);
@@ -49,6 +50,7 @@ class Thread {
 
   constructor(start: Start) {
     this.#shared = new Shared(start.shared);
+    this.#beats = new Beats(start.beats);
     this.#wake = new WakeCounter(start.wakeFd);
     this.#responder = new Responder(this.#shared, start.rate);
     this.#polled = new PollSet([start.wakeFd]);
@@ -61,7 +63,7 @@ class Thread {
    */
   serve(): number {
     for (let timeoutMs = this.#tidy();; timeoutMs = this.#tidy()) {
-      this.#shared.beat();
+      this.#beats.beat();
       this.#polled.wait(timeoutMs);
       this.#responder.tick(performance.now());
       if (this.#polled.isReady(0) && !this.#readLast) {

@@ -1,4 +1,5 @@
 /** The main isolate's end of the proxy's thread, from its start to its end or crash. */
+import { Beats, HeartbeatWatch } from "../../heartbeat.ts";
 import { closeDescriptor, cutConnection } from "../../linux/tcp.ts";
 import { WakeCounter } from "../../linux/wake.ts";
 import { threadLogOptions } from "../../log.ts";
@@ -10,6 +11,12 @@ import type { Start, ToThread } from "./protocol.ts";
 /** A thread that takes longer than this over a message hangs. */
 const ANSWER_TIMEOUT_MS = 5_000;
 
+/**
+ * Five seconds: to be replaced costs every connection, and no policy is enforced any later for it,
+ * because a reload waits for its answer.
+ */
+const MAX_MISSED_BEATS = 10;
+
 /** What the thread asks and tells. None of these may throw. */
 export interface ThreadEvents {
   readonly onMessage: (message: Exclude<FromThread, { readonly kind: "done" | "failed" }>) => void;
@@ -20,6 +27,8 @@ export interface ThreadEvents {
 /** One thread. */
 export class ThreadHandle {
   readonly #descriptors = new SharedDescriptors();
+  readonly #beats = new Beats();
+  readonly #watch: HeartbeatWatch;
   readonly #wake = WakeCounter.create();
   readonly #worker: Worker;
   readonly #events: ThreadEvents;
@@ -39,10 +48,17 @@ export class ThreadHandle {
       wakeFd: this.#wake.fd,
       counters: counters.buffer,
       descriptors: this.#descriptors.buffer,
+      beats: this.#beats.buffer,
       limits,
       logs: threadLogOptions(),
     };
     this.#worker.postMessage(start);
+    this.#watch = new HeartbeatWatch({
+      beats: this.#beats,
+      maxMissed: MAX_MISSED_BEATS,
+      isExcused: () => this.#tickets.open > 0,
+      onSilence: () => this.#crash("it hangs", false),
+    });
   }
 
   #receive(message: FromThread): void {
@@ -61,6 +77,7 @@ export class ThreadHandle {
 
   #end(isGone: boolean): void {
     this.#ended = true;
+    this.#watch.stop();
     this.#worker.terminate();
     for (const fd of this.#descriptors.takeAll()) {
       cutConnection(fd);

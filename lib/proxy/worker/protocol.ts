@@ -15,6 +15,7 @@ export interface Start {
   readonly wakeFd: number;
   readonly counters: SharedArrayBuffer;
   readonly descriptors: SharedArrayBuffer;
+  readonly beats: SharedArrayBuffer;
   readonly limits: ProxyLimits;
   readonly logs: ReturnType<typeof threadLogOptions>;
 }

@@ -6,6 +6,7 @@
 import type { Agent } from "../../agents.ts";
 import { LookupError } from "../../dns/lookup.ts";
 import { messageOf } from "../../errors.ts";
+import { BEAT_MS, Beats } from "../../heartbeat.ts";
 import { WakeCounter } from "../../linux/wake.ts";
 import { forwardLogs } from "../../log.ts";
 import type { Host } from "../../net/host.ts";
@@ -63,6 +64,7 @@ function isKnown(agent: Agent | null): boolean {
 /** The thread's part of the proxy. */
 class Thread {
   readonly #loop: EventLoop;
+  readonly #beats: Beats;
   readonly #wake: WakeCounter;
   readonly #connections: Connections;
   readonly #tunnels: Tunnels;
@@ -81,7 +83,8 @@ class Thread {
   /** Of the message that ends the thread, when all connections have. */
   #lastTicket: number | null = null;
 
-  constructor({ wakeFd, counters, descriptors, limits }: Start) {
+  constructor({ wakeFd, counters, descriptors, beats, limits }: Start) {
+    this.#beats = new Beats(beats);
     this.#loop = new EventLoop(new SharedDescriptors(descriptors));
     this.#wake = new WakeCounter(wakeFd);
     this.#loop.watch(wakeFd, { ready: () => this.#unread += this.#wake.take() });
@@ -145,7 +148,8 @@ class Thread {
   async run(): Promise<void> {
     try {
       while (this.#lastTicket === null) {
-        this.#loop.wait();
+        this.#beats.beat();
+        this.#loop.wait(BEAT_MS);
         for (; this.#unread > 0; this.#unread--) this.#read(await nextMessage());
         await this.#loop.goOn();
         this.#report();
