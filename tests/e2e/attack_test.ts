@@ -160,7 +160,10 @@ labTest("a second daemon touches nothing of the first one's", { tools: TOOLS }, 
   await using lab = await Lab.create({ docker: false });
   await lab.startDaemon({ rules: { "agent.yaml": RULES } });
   const agent = await lab.agent();
-  const table = (): Promise<string> => lab.host.must(["nft", "-s", "list", "ruleset"]);
+  // Without what the kernel adds by itself when it drops an agent's packet: how often it says so.
+  const table = async (): Promise<string> =>
+    (await lab.host.must(["nft", "-s", "list", "ruleset"]))
+      .replaceAll(/^\s*elements = \{[^}]* limit rate [^}]*\}\n/gm, "");
   const before = await table();
   const second = await lab.host.run(["outcalld"]);
   assert.equal(second.code, 1);
