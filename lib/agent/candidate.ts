@@ -6,6 +6,7 @@ import { FACT_NAMES, type FactName } from "../rules/language.ts";
 import { lint } from "../rules/lint.ts";
 import { CAN_BE_TRUE, Evaluation } from "../rules/outcome.ts";
 import type { CompiledRule, Policy } from "../rules/policy.ts";
+import { DEFAULT_BODY_BYTES } from "../rules/types.ts";
 
 /** Decision D10: rules of agents come after those that an operator put first. */
 const LEAST_PRIORITY = 100;
@@ -128,6 +129,10 @@ function breadth(rule: CompiledRule): string[] {
   }
   if (rule.egress?.tls === "any") {
     warnings.push(`rule "${rule.id}" does not check what is inside the tunnel`);
+  }
+  const { maxBodyBytes = DEFAULT_BODY_BYTES } = rule.egress ?? {};
+  if (maxBodyBytes > DEFAULT_BODY_BYTES) {
+    warnings.push(`rule "${rule.id}" lets bodies of up to ${maxBodyBytes} bytes out`);
   }
   return warnings;
 }

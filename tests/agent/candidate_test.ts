@@ -69,3 +69,19 @@ rules:
   const warning = 'rule "direct" opens addresses past the proxy, where nobody sees what is sent';
   ok(warnings.includes(warning), warnings.join());
 });
+
+Deno.test("a proposal that asks for longer bodies than usual is warned of", () => {
+  const warned = (maxBytes: number): boolean => {
+    const text = `version: "1"
+rules:
+  - id: upload
+    condition: agent.name == "coder" && http.host == "up.example" && network.port == 80
+    action: allow
+    egress: { max_body_bytes: ${maxBytes} }
+`;
+    return checkProposal("request.yaml", text).warnings
+      .includes(`rule "upload" lets bodies of up to ${maxBytes} bytes out`);
+  };
+  equal(warned(16_777_217), true);
+  equal(warned(16_777_216), false);
+});
