@@ -78,11 +78,12 @@ export class ProxyServer implements GatewayService, ProxyService {
       throw thrown;
     }
     for (const listener of opened) {
-      const { address: gateway, port, fd } = listener;
+      const { address: gateway, port } = listener;
       this.#listeners.set(gateway, listener);
       log.info("listening on {gateway}:{port}", { gateway, port });
-      this.#running().tell({ kind: "open", fd, gateway });
     }
+    if (this.#thread !== null) open(this.#thread, opened);
+    else if (opened.length > 0) this.#start();
     const gone = [...this.#listeners.keys()].filter((gateway) => !wanted.has(gateway));
     await Promise.all(gone.map((gateway) => this.#leave(gateway)));
   }
@@ -159,18 +160,17 @@ export class ProxyServer implements GatewayService, ProxyService {
     listener.close();
   }
 
-  #running(): ThreadHandle {
-    return this.#thread ??= this.#start();
-  }
-
-  #start(): ThreadHandle {
+  /** Starts the thread, which serves every listener that there is. */
+  #start(): void {
+    clearTimeout(this.#restart);
     this.#counters.connections = 0;
     const thread: ThreadHandle = new ThreadHandle(this.#limits, this.#counters, {
       onMessage: (message) => this.#receive(thread, message),
       onCrash: (why) => this.#crashed(why),
     });
+    this.#thread = thread;
     void thread.ask({ kind: "policy", policy: this.#policy });
-    return thread;
+    open(thread, this.#listeners.values());
   }
 
   #crashed(why: string): void {
@@ -184,10 +184,7 @@ export class ProxyServer implements GatewayService, ProxyService {
 
   #startAgain(): void {
     try {
-      const thread = this.#running();
-      for (const { address, fd } of this.#listeners.values()) {
-        thread.tell({ kind: "open", fd, gateway: address });
-      }
+      this.#start();
     } catch (thrown) {
       this.#crashed(messageOf(thrown));
     }
@@ -262,4 +259,8 @@ export class ProxyServer implements GatewayService, ProxyService {
         : { kind: "failed", failure: "upstream_failed", message, refusal: null };
     }
   }
+}
+
+function open(thread: ThreadHandle, listeners: Iterable<ListeningSocket>): void {
+  for (const { address, fd } of listeners) thread.tell({ kind: "open", fd, gateway: address });
 }

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { DecisionLog } from "../../lib/decision.ts";
 import { OutcallError } from "../../lib/errors.ts";
 import { SystemError } from "../../lib/linux/libc.ts";
+import { pause } from "../../lib/pause.ts";
 import { admit } from "../../lib/proxy/admission.ts";
 import { asRefusal, Refusal } from "../../lib/proxy/refusal.ts";
 import { ProxyServer } from "../../lib/proxy/server.ts";
@@ -307,12 +308,16 @@ Deno.test("a thread that fails closes every connection, and the next one serves 
     assert.equal(await tunnel.rest(), "");
     assert.equal(await idle.rest(), "");
     await eventually(() => lab.proxy.status().active_connections === 0);
+    // A network that comes before the next thread: it starts for both of them, and once.
+    await lab.proxy.serve(["127.0.0.1", "127.0.0.2"]);
 
     assert.match(await lab.exchange(connectRequest("b.example:443")), /^HTTP\/1\.1 403 /);
     using next = await lab.connect();
     await next.send(connectRequest(`a.example:${origin.port}`));
     assert.match(await next.until(/\r\n\r\n/), /^HTTP\/1\.1 200 /);
+    await pause(500); // the pause before a new thread is over
     assert.equal(threads.length, 2);
+    assert.equal(lab.proxy.workerFailures, 1);
   } finally {
     globalThis.Worker = RealWorker;
   }

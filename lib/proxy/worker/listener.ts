@@ -16,6 +16,7 @@ const TURN = 64;
 /** Accepts connections. */
 export class Listener implements Watcher {
   #isOpen = true;
+  #isPausing = false;
 
   /**
    * @param fd Stays the caller's.
@@ -31,7 +32,7 @@ export class Listener implements Watcher {
   }
 
   ready(): void {
-    if (!this.#isOpen) return;
+    if (!this.#isOpen || this.#isPausing) return;
     try {
       for (let i = 0; i < TURN; i++) {
         const accepted = acceptOn(this.fd);
@@ -41,7 +42,11 @@ export class Listener implements Watcher {
       this.loop.soon(() => this.ready());
     } catch (thrown) {
       log.warn("accepting failed: {error}", { error: messageOf(thrown) });
-      this.loop.timers.after(RETRY_MS, () => this.ready());
+      this.#isPausing = true;
+      this.loop.timers.after(RETRY_MS, () => {
+        this.#isPausing = false;
+        this.ready();
+      });
     }
   }
 
