@@ -10,6 +10,8 @@
  * reached as a host's services are by its containers: through a bridge, which has an address, and the
  * rule that Docker makes for each of its bridges.
  */
+import { DEFAULT_NETWORK } from "../../lib/docker/managed.ts";
+import { aliasOf, newPortName } from "../../lib/namespace/links.ts";
 import { DEFAULT_PLACE } from "../lab/agent.ts";
 import { Lab } from "../lab/lab.ts";
 import { connect, Machine } from "../lab/machine.ts";
@@ -121,12 +123,24 @@ export class Stage implements AsyncDisposable {
     });
     const agent = await lab.agent();
     await tune(agent);
+    await nameAgent(lab.host);
     return new Stage(parts.move(), lab.host, agent, lab.unfiltered, peers);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#owned.disposeAsync();
   }
+}
+
+/** Names the agent, as agents are: one without a name is looked for with each of its connections. */
+async function nameAgent(host: Machine): Promise<void> {
+  const { bridge, address } = DEFAULT_PLACE;
+  const [, port = ""] = /^\d+: ([^@:]+)/.exec(
+    await host.must(["ip", "-o", "link", "show", "master", bridge]),
+  ) ?? [];
+  const [ip = ""] = address.split("/");
+  const alias = aliasOf({ name: "bench", address: ip, network: DEFAULT_NETWORK });
+  await host.must(["ip", "link", "set", port, "name", newPortName(), "alias", alias]);
 }
 
 async function tune(machine: Machine): Promise<void> {
