@@ -16,13 +16,13 @@ import type {
   PartHealth,
   RuleSummary,
 } from "../../lib/api/services.ts";
+import { explainDecision } from "../../lib/record/explain.ts";
 import { suggest } from "../../lib/record/suggest.ts";
 import { explain } from "../../lib/rules/explain.ts";
+import { PolicyHistory } from "../../lib/rules/history.ts";
 import { emptyPolicy } from "../../lib/rules/policy.ts";
 import type { Facts, Layer, Verdict } from "../../lib/rules/types.ts";
-import { explainDecision } from "../../lib/record/explain.ts";
 
-import { PolicyHistory } from "../../lib/rules/history.ts";
 /** What the services were asked to do, in order. */
 export interface Journal {
   readonly calls: unknown[][];
