@@ -71,11 +71,15 @@ labTest("the boundary around agent containers", { tools: TOOLS }, async (t) => {
   });
 
   await making(1, "every flag of container create does what it says (S008-AS-012)", async () => {
-    await lab.host.must(["bash", "-c", "mkdir /var/tmp/work && echo hello > /var/tmp/work/hello"]);
+    await lab.host.must([
+      "bash",
+      "-c",
+      "mkdir /var/tmp/mounted && echo hello > /var/tmp/mounted/hello",
+    ]);
     const { code, stdout, stderr } = await lab.cli(
       ...["container", "create", "--image", IMAGE, "--network", "agent-net", "--name", "flags"],
       ...["--memory", "256m", "--cpu-shares", "512", "--env", "A=1", "-e", "B=x y=z"],
-      ...["--volume", "/var/tmp/work:/work:ro", "-v", "scratch:/scratch", "--workdir", "/work"],
+      ...["--volume", "/var/tmp/mounted:/work:ro", "-v", "scratch:/scratch", "--workdir", "/work"],
       ...[
         "--user",
         "1000:1001",
