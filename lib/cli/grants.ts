@@ -10,13 +10,15 @@ const DEFAULT_PORT = 443;
 
 /** A host name, address or network, with or without a port. */
 function destination(text: string): { readonly destination: string; readonly port: number } {
-  const [, address, port] = /^([0-9A-Za-z._/-]+)(?::([0-9]{1,5}))?$/.exec(text) ?? [];
+  const [, address, digits] = /^([0-9A-Za-z._/-]+)(?::([0-9]{1,5}))?$/.exec(text) ?? [];
   if (address === undefined) {
     throw new InvalidArgumentError(
       "It must be a host name, IPv4 address or network such as 10.1.2.3:443.",
     );
   }
-  return { destination: address, port: port === undefined ? DEFAULT_PORT : Number(port) };
+  const port = digits === undefined ? DEFAULT_PORT : Number(digits);
+  if (port < 1 || port > 65_535) throw new InvalidArgumentError("It must be a port of 1 to 65535.");
+  return { destination: address, port };
 }
 
 function agentOf(text: string): { readonly src_ip: string } | { readonly container: string } {

@@ -58,7 +58,15 @@ Grant 4f0c2a92: my-agent may reach 93.184.216.35 port 443/tcp (db.example.com) u
 
 Deno.test("grants: a time or destination that is none is a usage error", () =>
   withHostApi(async ({ path, calls }) => {
-    for (const args of ["--to a!b", "--to 1.1.1.1 --for 5", "--to 1.1.1.1 --for 0m"]) {
+    for (
+      const args of [
+        "--to a!b",
+        "--to 1.1.1.1:0",
+        "--to a.example:65536",
+        "--to 1.1.1.1 --for 5",
+        "--to 1.1.1.1 --for 0m",
+      ]
+    ) {
       const outcome = await outcall(
         ...["--socket", path, "grants", "allow", "--agent", "a", ...args.split(" ")],
       );
