@@ -6,24 +6,17 @@ import { EXAMPLE_ADDRESS } from "../lab/internet/world.ts";
 import { Lab } from "../lab/lab.ts";
 import { labTest } from "../lab/requirements.ts";
 import { type Exposition, readExposition, valueOf } from "../metrics/exposition.ts";
+import { ALLOW_EXAMPLE } from "./rules.ts";
 
 const TOOLS = ["nft", "ip", "unshare", "nsenter", "curl", "dig", "nc", "ping"];
 const PORT = "9464";
-
-const RULES = `
-version: "1"
-rules:
-  - id: allow-example
-    action: allow
-    condition: http.host == "example.com"
-`;
 
 labTest("a scraper reads what agents did, on the operator socket and on loopback", {
   tools: TOOLS,
 }, async (t) => {
   await using lab = await Lab.create({ docker: false });
   await lab.startDaemon({
-    rules: { "a.yaml": RULES },
+    rules: { "a.yaml": ALLOW_EXAMPLE },
     flags: ["--metrics-listen", `127.0.0.1:${PORT}`],
   });
   const agent = await lab.agent();

@@ -4,22 +4,15 @@ import { eventually } from "../eventually.ts";
 import { EXAMPLE_ADDRESS } from "../lab/internet/world.ts";
 import { Lab } from "../lab/lab.ts";
 import { labTest } from "../lab/requirements.ts";
+import { ALLOW_EXAMPLE } from "./rules.ts";
 
 const TOOLS = ["nft", "ip", "unshare", "nsenter", "dig", "ping"];
-
-const RULES = `
-version: "1"
-rules:
-  - id: allow-example
-    action: allow
-    condition: http.host == "example.com"
-`;
 
 labTest("outcall status tells what is up, loaded and blocked, and what needs the operator", {
   tools: TOOLS,
 }, async (t) => {
   await using lab = await Lab.create({ docker: false });
-  await lab.startDaemon({ rules: { "a.yaml": RULES } });
+  await lab.startDaemon({ rules: { "a.yaml": ALLOW_EXAMPLE } });
   const agent = await lab.agent();
 
   await t.step("parts, rules, agents and the last hour", async () => {

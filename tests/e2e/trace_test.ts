@@ -6,6 +6,7 @@ import { recordedDecisions } from "../lab/decisions.ts";
 import { Lab } from "../lab/lab.ts";
 import type { Process } from "../lab/process.ts";
 import { labTest } from "../lab/requirements.ts";
+import { ALLOW_EXAMPLE } from "./rules.ts";
 
 const TOOLS = ["nft", "ip", "unshare", "nsenter", "curl", "dig", "python3"];
 
@@ -55,14 +56,6 @@ function received(collector: Process): ReceivedSpan[] {
     }));
 }
 
-const RULES = `
-version: "1"
-rules:
-  - id: allow-example
-    action: allow
-    condition: http.host == "example.com"
-`;
-
 labTest("with OTEL_DENO=true each decision is a span with the record's id, and a tunnel one more", {
   tools: TOOLS,
 }, async () => {
@@ -70,7 +63,7 @@ labTest("with OTEL_DENO=true each decision is a span with the record's id, and a
   const collector = lab.host.spawn(["python3", "-c", COLLECTOR]);
   await collector.line("stdout", (line) => line === "listening");
   await lab.startDaemon({
-    rules: { "a.yaml": RULES },
+    rules: { "a.yaml": ALLOW_EXAMPLE },
     env: {
       OTEL_DENO: "true",
       OTEL_EXPORTER_OTLP_ENDPOINT: "http://127.0.0.1:4318",
