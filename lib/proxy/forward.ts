@@ -205,7 +205,11 @@ class Transfer {
     }
   }
 
-  /** The final response's head; interim ones go on to clients that know them. */
+  /**
+   * The final response's head. Interim ones end here, though RFC 9110 §15.2 has them passed on: clients
+   * that take one for the answer (Python's http.client does) would read the answer as that to their
+   * next request, which may be to another host.
+   */
   async #readResponse(): Promise<ResponseHead> {
     for (let count = 0; count <= MAX_INTERIM_RESPONSES; count++) {
       const response = await this.#readHead();
@@ -213,10 +217,6 @@ class Transfer {
       if (response.status === 101) {
         if (this.request.webSocket && response.webSocket) return response;
         throw unusable("the destination switched protocols unasked");
-      }
-      // We have answered Expect ourselves.
-      if (response.status !== 100 && this.request.version === "1.1") {
-        await this.client.write(bytesOf(renderHead(statusLine(response), interimFields(response))));
       }
     }
     throw unusable("the destination sent too many interim responses");
@@ -287,10 +287,6 @@ class Transfer {
 
 function statusLine(response: ResponseHead): string {
   return `HTTP/1.1 ${response.status} ${response.phrase}`;
-}
-
-function interimFields(response: ResponseHead): Field[] {
-  return endToEnd(response.fields).filter(({ name }) => name !== "content-length");
 }
 
 function unusable(problem: string): Refusal {

@@ -461,10 +461,8 @@ Deno.test("a response of any framing reaches the client whole", async () => {
       "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
       /Content-Length: 9\r\nConnection: close\r\n\r\n$/,
     ],
-    [
-      "HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" + ok("x"),
-      /^HTTP\/1\.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP\/1\.1 200 /,
-    ],
+    // Some clients would take an interim response for the answer.
+    ["HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" + ok("x"), /^HTTP\/1\.1 200 [^]*\r\n\r\nx$/],
     ["HTTP/1.1 100 Continue\r\n\r\n" + ok("x"), /^HTTP\/1\.1 200 /],
   ];
   await using lab = await Lab.start({ rules: [ALLOW_A] });
