@@ -73,46 +73,74 @@ export function readingsOf(
   outgoing: readonly Field[],
   agent: Agent,
 ): readonly Reading[] {
-  const { host, port, path } = request.target;
-  const normalised = normalisePath(path);
-  const headers = headerFacts(outgoing);
-  const facts = (readPath: string, bodyBytes: number): Facts => ({
-    network: networkFacts(host, port),
-    http: {
-      method: request.method,
-      path: readPath,
-      host: String(host),
-      headers,
-      body_size: bodyBytes,
-    },
-    agent: agentFacts(agent),
-  });
-  const bodyBytes = request.body.kind === "length" ? request.body.bytes : 0;
-  const readings: Reading[] = [{ facts: facts(normalised, bodyBytes), ambiguity: null }];
-  for (const other of new Set([path, pathWithoutParameters(path)])) {
-    if (other === normalised) continue;
-    readings.push({
-      facts: facts(other, bodyBytes),
-      ambiguity: { status: 400, problem: "the path can be read in two ways; send it normalised" },
-    });
-  }
-  if (request.body.kind === "chunked") {
-    readings.push({
-      facts: facts(normalised, MAX_BODY_BYTES),
-      ambiguity: { status: 411, problem: "the length of the body matters; send Content-Length" },
-    });
+  const { method, target: { host, port, path }, body } = request;
+  const network = networkFacts(host, port);
+  const who = agentFacts(agent);
+  const [usualHeaders, ...otherHeaders] = headerReadings(outgoing);
+  const usualPath = normalisePath(path);
+  const paths = new Set([usualPath, path, pathWithoutParameters(path)]);
+  const bodySizes = body.kind === "chunked"
+    ? [0, MAX_BODY_BYTES]
+    : [body.kind === "length" ? body.bytes : 0];
+  const readings: Reading[] = [];
+  for (const headers of [usualHeaders, ...otherHeaders]) {
+    for (const readPath of paths) {
+      for (const bodyBytes of bodySizes) {
+        const ambiguity = headers !== usualHeaders
+          ? AMBIGUOUS.headers
+          : readPath !== usualPath
+          ? AMBIGUOUS.path
+          : bodyBytes !== bodySizes[0]
+          ? AMBIGUOUS.bodySize
+          : null;
+        const http = { method, path: readPath, host: String(host), headers, body_size: bodyBytes };
+        readings.push({ facts: { network, http, agent: who }, ambiguity });
+      }
+    }
   }
   return readings;
 }
 
-/** Names in lower case, repeated fields joined; rules must see what goes upstream, not what was sent. */
-function headerFacts(fields: readonly Field[]): Readonly<Record<string, string>> {
+const AMBIGUOUS = {
+  headers: { status: 400, problem: "a header can be read in two ways; send it once, with hyphens" },
+  path: { status: 400, problem: "the path can be read in two ways; send it normalised" },
+  bodySize: { status: 411, problem: "the length of the body matters; send Content-Length" },
+} as const satisfies Readonly<Record<string, Reading["ambiguity"]>>;
+
+type Headers = Readonly<Record<string, string>>;
+type NameAndValue = readonly [name: string, value: string];
+
+/**
+ * What goes upstream, by names in lower case: repeated fields joined (RFC 9110 §5.3), and then as other
+ * servers read them. Some take the first or the last of them, and CGI and its heirs (WSGI, Rack, PHP)
+ * cannot tell an underscore from a hyphen.
+ */
+function headerReadings(fields: readonly Field[]): readonly [Headers, ...Headers[]] {
+  const sent = fields.map(({ name, value }): NameAndValue => [name, decodeUtf8(value)]);
+  const readings = repetitionReadings(sent);
+  const underscored = sent.filter(([name]) => name.includes("_"));
+  if (underscored.length === 0) return readings;
+  // Beside the names as they were sent, which a rule may ask for.
+  const hyphenated = underscored.map(([name, value]): NameAndValue => [
+    name.replaceAll("_", "-"),
+    value,
+  ]);
+  return [...readings, ...repetitionReadings([...sent, ...hyphenated])];
+}
+
+/** All values of a field, and where there is more than one, its first and its last. */
+function repetitionReadings(fields: readonly NameAndValue[]): readonly [Headers, ...Headers[]] {
   const joined = new Map<string, string>();
-  for (const { name, value } of fields) {
+  for (const [name, value] of fields) {
     const before = joined.get(name);
-    const text = decodeUtf8(value);
-    joined.set(name, before === undefined ? text : `${before}, ${text}`);
+    joined.set(name, before === undefined ? value : `${before}, ${value}`);
   }
-  // A null prototype: `constructor` and the like are fields only when they were sent.
-  return Object.assign(Object.create(null), Object.fromEntries(joined));
+  const all = headersOf(joined);
+  if (joined.size === fields.length) return [all];
+  return [all, headersOf(new Map(fields.toReversed())), headersOf(new Map(fields))];
+}
+
+/** A null prototype: `constructor` and the like are fields only when they were sent. */
+function headersOf(fields: ReadonlyMap<string, string>): Headers {
+  return Object.assign(Object.create(null), Object.fromEntries(fields));
 }

@@ -77,8 +77,9 @@ export function parseRequestHead(head: Uint8Array): RequestHead {
   const [requestLine = "", ...fieldLines] = text.slice(0, -4).split("\r\n");
 
   const line = /^([^ ]+) ([\x21-\x7e]+) HTTP\/([0-9]\.[0-9])$/.exec(requestLine);
-  const method = line?.[1]?.toUpperCase() ?? "";
-  if (line === null || !TOKEN.test(method)) return refuse(400, "malformed request line");
+  const sentMethod = line?.[1] ?? "";
+  if (line === null || !TOKEN.test(sentMethod)) return refuse(400, "malformed request line");
+  const method = sentMethod.toUpperCase();
   const version = line[3];
   if (version !== "1.1" && version !== "1.0") return refuse(505, "the version is not HTTP/1.x");
 
@@ -193,8 +194,14 @@ function hostField(
   return authority === null ? refuse(400, "malformed Host field") : { authority };
 }
 
+/** Framing to servers that cannot tell an underscore from a hyphen (CGI and its heirs). */
+const LOOKALIKES: ReadonlySet<string> = new Set(["content_length", "transfer_encoding"]);
+
 /** RFC 9112 §6.3, and refusal where it leaves a choice. */
 function requestBody(request: Request): RequestBody | HeadRefusal {
+  if (request.fields.some(({ name }) => LOOKALIKES.has(name))) {
+    return refuse(400, "a field that could be taken for framing");
+  }
   const lengths = valuesOf(request.fields, "content-length");
   const codings = valuesOf(request.fields, "transfer-encoding");
   if (codings.length > 0) {

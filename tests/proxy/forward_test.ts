@@ -161,6 +161,53 @@ Deno.test("a path whose parameters servers may take out is refused where policy 
   assert.match(origin.received[0] ?? "", /^GET \/other;v=1\/a HTTP/);
 });
 
+Deno.test("a header that can be read in two ways is refused where policy would differ", async () => {
+  await using origin = Origin.answering(ok("x"));
+  await using lab = await Lab.start({
+    rules: [
+      {
+        condition: '"x-role" in http.headers && http.headers["x-role"] == "admin"',
+        action: "block",
+      },
+      { condition: 'http.headers["x_key"] == "k"' },
+    ],
+  });
+  const attempt = (...fields: readonly string[]): Promise<string> =>
+    lab.exchange(closing(`http://a.example:${origin.port}/`, ...fields));
+  const ambiguous: readonly (readonly string[])[] = [
+    ["X-Role: user", "X-Role: admin"],
+    ["X-Role: admin", "X-Role: user"],
+    ["X_Role: admin"],
+    ["X-Role: user", "x_role: admin"],
+    ["X_Key: no", "X_Key: k"],
+  ];
+  for (const fields of ambiguous) {
+    assert.match(await attempt("X_Key: k", ...fields), /^HTTP\/1\.1 40[03] /, fields.join());
+  }
+  assert.match(await attempt("X_Key: k", "X-Role: admin"), / 403 /);
+  assert.match(await attempt("X-Key: k"), / 403 /);
+  assert.deepEqual(origin.received, []);
+  assert.match(await attempt("X_Key: k", "Accept: a", "Accept: b", "X_Role: user"), / 200 /);
+  assert.match(origin.received[0] ?? "", /\r\nAccept: a\r\nAccept: b\r\nX_Role: user\r\n/);
+});
+
+Deno.test("what is ambiguous in two respects is judged in every combination", async () => {
+  await using origin = Origin.answering(ok("x"));
+  await using lab = await Lab.start({
+    rules: [
+      { condition: 'http.path == "/admin" && http.body_size > 1000', action: "block" },
+      ALLOW_A,
+    ],
+  });
+  const authority = `a.example:${origin.port}`;
+  const answer = await lab.exchange(
+    `POST http://${authority}/;/admin HTTP/1.1\r\nHost: ${authority}\r\n` +
+      "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+  );
+  assert.match(answer, /^HTTP\/1\.1 400 /);
+  assert.deepEqual(origin.received, []);
+});
+
 Deno.test("a chunked body cannot hide its size from a rule: 411", async () => {
   await using origin = Origin.answering(ok("x"));
   await using lab = await Lab.start({
