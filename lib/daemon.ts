@@ -190,7 +190,12 @@ class Daemon {
     });
     const { agents } = this.#docker;
     const { judge } = this.#policy;
-    const direct = new DirectAccess({ bridges, agents, judge, decisions: this.#decisions });
+    const direct = new DirectAccess({
+      openings: bridges.openings,
+      agents,
+      judge,
+      decisions: this.#decisions,
+    });
     this.#drops = new DropReader({
       pins: () => this.#bridges.pins(),
       identify: (address) => agents.identify(address),
@@ -484,7 +489,7 @@ class Daemon {
       proxy: () => (this.#proxy ?? NO_PROXY).status(),
       rules: () => this.#policy.counters(),
       policy: () => this.#policy.loads(),
-      grants: () => this.#bridges.grants().length + this.#bridges.directGrants().length,
+      grants: () => this.#bridges.openings.count,
       agents: () => this.#bridges.pins().length,
       repairs: () => this.#watch.repairs,
       drops: () => this.#drops.stats(),
@@ -508,7 +513,7 @@ class Daemon {
       repairs: () => this.#watch.repairs,
       agentAddresses: () => this.#bridges.agentAddresses(),
       identify: (address) => this.#docker.agents.identify(address),
-      grants: () => this.#bridges.grants().length + this.#bridges.directGrants().length,
+      grants: () => this.#bridges.openings.count,
       tunnels: () =>
         (this.#proxy ?? NO_PROXY).status().tunnels.reduce((n, { count }) => n + count, 0),
       pendingRequests: () => this.#requests.list("pending").length,

@@ -3,8 +3,8 @@
  * to the agent that asked, and what is open is judged again when rules or agents change.
  */
 import { type Agent, type AgentDirectory, isSameAgent } from "./agents.ts";
-import type { Bridges } from "./bridge/bridge.ts";
 import type { DirectGrant, Opened } from "./bridge/direct.ts";
+import type { Openings } from "./bridge/openings.ts";
 import type { DecisionRecorder } from "./dns/filter.ts";
 import type {
   AddressOpener,
@@ -30,7 +30,7 @@ const MAX_JUDGED = 512;
 
 /** What it works with. */
 export interface DirectAccessParts {
-  readonly bridges: Pick<Bridges, "openDirect" | "reviewDirect" | "allDirectGrants">;
+  readonly openings: Pick<Openings, "openDirect" | "reviewDirect" | "allDirect">;
   readonly agents: AgentDirectory;
   readonly judge: Judge;
   readonly decisions: DecisionRecorder;
@@ -61,7 +61,7 @@ export class DirectAccess implements AddressOpener {
     // The upstream had its time: who asked may be gone, and another agent have the address.
     if (!isSameAgent(agent, await this.#agentAt(agent.address))) throw agentChanged(agent);
     let judged: readonly Judged[] = [];
-    const opened = await this.#parts.bridges.openDirect({
+    const opened = await this.#parts.openings.openDirect({
       agent: agent.address,
       agentName: agent.name,
       host: hostname.name,
@@ -121,7 +121,7 @@ export class DirectAccess implements AddressOpener {
 
   /** The rules have changed: closes what they would not open now, live connections included. */
   async rejudge(): Promise<void> {
-    const revoked = await this.#parts.bridges.reviewDirect((grant) => this.#isAdmitted(grant));
+    const revoked = await this.#parts.openings.reviewDirect((grant) => this.#isAdmitted(grant));
     if (revoked > 0) {
       log.info("grants of DNS answers revoked by the new rules: {revoked}", { revoked });
     }
@@ -144,14 +144,14 @@ export class DirectAccess implements AddressOpener {
   }
 
   async #reidentify(): Promise<void> {
-    const { bridges } = this.#parts;
+    const { openings } = this.#parts;
     const names = new Map<string, string | null>();
-    const addresses = new Set(bridges.allDirectGrants().map(({ agent }) => agent));
+    const addresses = new Set(openings.allDirect().map(({ agent }) => agent));
     await Promise.all([...addresses].map(async (address) => {
       names.set(address, (await this.#agentAt(address))?.name ?? null);
     }));
     // One that is not among them was opened meanwhile, to whoever is there now.
-    const revoked = await bridges.reviewDirect(({ agent, agentName }) =>
+    const revoked = await openings.reviewDirect(({ agent, agentName }) =>
       !names.has(agent) || names.get(agent) === agentName
     );
     if (revoked > 0) {

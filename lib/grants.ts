@@ -33,22 +33,22 @@ export class OperatorGrants implements GrantService {
 
   constructor(parts: OperatorGrantsParts) {
     this.#parts = parts;
-    parts.bridges.onGrantsEnded((ids) => this.#forget(ids));
+    parts.bridges.openings.onEnded((ids) => this.#forget(ids));
   }
 
   /** Those in force: operators', then those of DNS answers, each oldest first. */
   list(): Promise<readonly ActiveGrant[]> {
     const { bridges } = this.#parts;
-    const direct = bridges.directGrants().toSorted((a, b) => a.grantedAtMs - b.grantedAtMs);
+    const direct = bridges.openings.listDirect().toSorted((a, b) => a.grantedAtMs - b.grantedAtMs);
     return Promise.all([
-      ...bridges.grants().map((grant) => this.#describe(grant)),
+      ...bridges.openings.list().map((grant) => this.#describe(grant)),
       ...direct.map((grant) => this.#describeDirect(grant)),
     ]);
   }
 
   /**
    * See {@linkcode GrantService.allow}.
-   * @throws OutcallError those of {@linkcode Bridges.grant}, `grant.no_agent`, `grant.ambiguous`,
+   * @throws OutcallError those of {@linkcode Openings.grant}, `grant.no_agent`, `grant.ambiguous`,
    * `grant.not_a_container`, `grant.unresolved`, `grant.restricted`.
    */
   async allow(request: GrantAllowRequest): Promise<readonly [ActiveGrant, ...ActiveGrant[]]> {
@@ -58,7 +58,7 @@ export class OperatorGrants implements GrantService {
     const containerId = persistent ? await this.#containerAt(agent) : null;
     const { destinations, host } = await this.#destinationsOf(request.destination);
     const ttlSecs = request.expires_in_secs ?? (persistent ? null : GRANT_DEFAULT_SECS);
-    const granted = await bridges.grant(
+    const granted = await bridges.openings.grant(
       destinations.map((destination) => ({ agent, destination, protocol, port, ttlSecs, host })),
     );
     for (const grant of granted) {
@@ -73,7 +73,7 @@ export class OperatorGrants implements GrantService {
   /** @throws OutcallError `grant.unknown` */
   async revoke(id: string): Promise<void> {
     this.#parts.store.remove([id]);
-    if (await this.#parts.bridges.revoke(id)) return;
+    if (await this.#parts.bridges.openings.revoke(id)) return;
     throw new OutcallError(404, "grant.unknown", `there is no grant '${id}'`, {
       hint: "outcall grants list",
     });
@@ -82,7 +82,7 @@ export class OperatorGrants implements GrantService {
   /** Revokes all; returns how many were in force. */
   flush(): Promise<number> {
     this.#parts.store.clear();
-    return this.#parts.bridges.flushGrants();
+    return this.#parts.bridges.openings.flush();
   }
 
   /**
@@ -113,7 +113,7 @@ export class OperatorGrants implements GrantService {
       if ((await agents.identify(address))?.containerId !== containerId) {
         return "its container does not have that address any more";
       }
-      const restored = await bridges.grant([requestOf(stored, expiresMs, nowMs)]);
+      const restored = await bridges.openings.grant([requestOf(stored, expiresMs, nowMs)]);
       for (const grant of restored) store.put(storedForm(grant, containerId));
       return null;
     } catch (error) {

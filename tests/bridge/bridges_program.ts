@@ -25,13 +25,13 @@ export type Call =
       | "apply"
       | "close"
       | "discover"
-      | "nextFreeName"
-      | "flushGrants";
+      | "nextFreeName";
   }
   | { readonly method: "repair"; readonly withTables: boolean }
   | { readonly method: "attach" | "detach"; readonly segment: Segment }
   | { readonly method: "grant"; readonly request: GrantRequest }
   | { readonly method: "revoke"; readonly id: string }
+  | { readonly method: "flushGrants" }
   | { readonly method: "openDirect"; readonly requests: readonly DirectRequest[] }
   /** Keeps what follows from these names. */
   | { readonly method: "reviewDirect"; readonly hosts: readonly string[] }
@@ -57,17 +57,21 @@ function perform(bridges: Bridges, call: Call): unknown {
     case "repair":
       return bridges.repair(call.withTables);
     case "grant":
-      return bridges.grant([call.request]).then(([grant]) => grant);
+      return bridges.openings.grant([call.request]).then(([grant]) => grant);
     case "openDirect":
       return Promise.all(
         call.requests.map(({ targets, ...ask }) =>
-          bridges.openDirect({ ...ask, targets: () => targets })
+          bridges.openings.openDirect({ ...ask, targets: () => targets })
         ),
       );
     case "reviewDirect":
-      return bridges.reviewDirect((grant) => grant.hosts.some((host) => call.hosts.includes(host)));
+      return bridges.openings.reviewDirect((grant) =>
+        grant.hosts.some((host) => call.hosts.includes(host))
+      );
     case "revoke":
-      return bridges.revoke(call.id);
+      return bridges.openings.revoke(call.id);
+    case "flushGrants":
+      return bridges.openings.flush();
     case "open":
       return bridges.open(call.listening);
     case "down":

@@ -49,7 +49,7 @@ class Kernel {
     return Promise.resolve(gone.length);
   }
 
-  allDirectGrants(): readonly DirectGrant[] {
+  allDirect(): readonly DirectGrant[] {
     return this.grants.all();
   }
 
@@ -73,8 +73,8 @@ class World implements AsyncDisposable {
     this.policy = new TestPolicy(rules);
     this.upstream = new TestUpstream(behaviour);
     this.agents.add(SOURCE.address, "coder");
-    const { agents, decisions, kernel: bridges, policy: { judge, generation } } = this;
-    this.access = new DirectAccess({ agents, decisions, bridges, judge });
+    const { agents, decisions, kernel: openings, policy: { judge, generation } } = this;
+    this.access = new DirectAccess({ agents, decisions, openings, judge });
     this.#filter = new DnsFilter({
       agents,
       judge,
@@ -335,7 +335,7 @@ Deno.test("D12: of a long answer not everything is judged", async () => {
   const counting = new DirectAccess({
     agents: world.agents,
     decisions: world.decisions,
-    bridges: world.kernel,
+    openings: world.kernel,
     judge: (layer, facts) => {
       judged++;
       return judge(layer, facts);
