@@ -24,6 +24,7 @@ import {
 } from "./response.ts";
 import type { SpareUpstream } from "./spare.ts";
 import type { BufferedConn } from "./stream.ts";
+import { agreesToWebSocket } from "./websocket.ts";
 
 const CONTINUE = bytesOf("HTTP/1.1 100 Continue\r\n\r\n");
 
@@ -162,7 +163,7 @@ class Transfer {
       const response = await this.#readResponse();
       // The answer may be quicker than our own noticing that all of the request was written.
       if (!this.#requestSent) await Promise.race([sending, this.context.loop.nextTurn()]);
-      if (response.webSocket) {
+      if (response.status === 101) {
         await this.#webSocket(response);
         return false;
       }
@@ -206,16 +207,17 @@ class Transfer {
   }
 
   /**
-   * The final response's head. Interim ones end here, though RFC 9110 §15.2 has them passed on: clients
-   * that take one for the answer (Python's http.client does) would read the answer as that to their
-   * next request, which may be to another host.
+   * The final response's head, or a WebSocket's 101. Other interim ones end here, though RFC 9110 §15.2
+   * has them passed on: clients that take one for the answer (Python's http.client does) would read
+   * the answer as that to their next request, which may be to another host.
    */
   async #readResponse(): Promise<ResponseHead> {
     for (let count = 0; count <= MAX_INTERIM_RESPONSES; count++) {
       const response = await this.#readHead();
       if (response.status >= 200) return response;
       if (response.status === 101) {
-        if (this.request.webSocket && response.webSocket) return response;
+        const { webSocket, fields } = this.request;
+        if (webSocket && agreesToWebSocket(fields, response.fields)) return response;
         throw unusable("the destination switched protocols unasked");
       }
     }

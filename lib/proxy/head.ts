@@ -9,6 +9,7 @@ import { type Field, listMembers, parseFieldLines, TOKEN, valuesOf } from "./fie
 import { type AbsoluteTarget, parseAbsolute, parseAuthority } from "./target.ts";
 import type { Host } from "../net/host.ts";
 import { MAX_BODY_BYTES } from "../rules/types.ts";
+import { asksForWebSocket } from "./websocket.ts";
 
 /** A longer request head is answered 431 (S006-EC-006). */
 export const MAX_HEAD_BYTES = 8192;
@@ -160,8 +161,7 @@ function parseForward(request: Request): RequestHead {
     version,
     expectsContinue: version === "1.1" && expectations.length > 0 && body.kind !== "none",
     webSocket: version === "1.1" && method === "GET" && body.kind === "none" &&
-      options.includes("upgrade") &&
-      listMembers(valuesOf(fields, "upgrade")).join() === "websocket",
+      asksForWebSocket(fields),
     persistent: version === "1.1" && !options.includes("close"),
   };
 }

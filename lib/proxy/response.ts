@@ -27,8 +27,6 @@ export interface ResponseHead {
   readonly body: ResponseBody;
   /** Upstream takes another request on the same connection (RFC 9112 §9.3). */
   readonly persistent: boolean;
-  /** It answers an upgrade with 101 and names WebSocket. */
-  readonly webSocket: boolean;
 }
 
 /** A response that cannot be passed on safely. */
@@ -58,7 +56,6 @@ export function parseResponseHead(
     body,
     persistent: line[1] === "1" && body.kind !== "until_close" &&
       !listMembers(valuesOf(fields, "connection")).includes("close"),
-    webSocket: status === 101 && listMembers(valuesOf(fields, "upgrade")).join() === "websocket",
   };
 }
 

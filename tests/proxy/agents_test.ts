@@ -4,7 +4,8 @@ import type { Agent } from "../../lib/agents.ts";
 import { bytesOf } from "../../lib/proxy/bytes.ts";
 import { eventually } from "../eventually.ts";
 import { clientHello, join } from "./hello.ts";
-import { AGENT, connectRequest, getRequest, Lab, ok, Origin, type RawClient } from "./support.ts";
+import { Origin, type RawClient } from "./raw.ts";
+import { AGENT, connectRequest, getRequest, Lab, ok } from "./support.ts";
 
 /** A lab whose directory says at every moment what the test wants it to say. */
 async function labWith(origin: Origin): Promise<{ lab: Lab; become(agent: Agent | null): void }> {

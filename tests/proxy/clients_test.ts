@@ -7,7 +7,8 @@ import { DEFAULT_BODY_BYTES } from "../../lib/rules/types.ts";
 import { CertificateAuthority } from "../lab/ca.ts";
 import { labTest } from "../lab/requirements.ts";
 import { Random, SEED } from "../random.ts";
-import { Lab, RawClient } from "./support.ts";
+import { RawClient } from "./raw.ts";
+import { Lab } from "./support.ts";
 
 interface CurlResult {
   readonly code: number;

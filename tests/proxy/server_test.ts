@@ -13,7 +13,8 @@ import { labTest } from "../lab/requirements.ts";
 import { HungThread, workerThreads } from "../threads.ts";
 import { bytesOf } from "../../lib/proxy/bytes.ts";
 import { clientHello, join } from "./hello.ts";
-import { AGENT, connectRequest, getRequest, Lab, ok, Origin, RawClient } from "./support.ts";
+import { Origin, RawClient } from "./raw.ts";
+import { AGENT, connectRequest, getRequest, Lab, ok } from "./support.ts";
 
 const ANYTHING = { condition: "true" };
 
