@@ -372,10 +372,7 @@ class Daemon {
         const { listen_addresses: addresses, listen_port: port } = this.#dns.status();
         return `serving ${addresses.join(", ")} port ${port}`;
       },
-      stop: async () => {
-        await this.#enforcement.closeServices();
-        await this.#dns.stop();
-      },
+      stop: () => this.#enforcement.stopServices(),
     };
     const proxy: Step = {
       target: "proxy",
@@ -386,10 +383,6 @@ class Daemon {
             ? "disabled (--no-proxy)"
             : `serving ${status.listen_addresses.join(", ")} port ${status.listen_port}`,
         );
-      },
-      stop: async () => {
-        await this.#enforcement.closeServices();
-        await this.#proxy?.stop();
       },
     };
     return [dns, proxy];

@@ -90,12 +90,20 @@ export class Enforcement {
     });
   }
 
-  /** Closes the services to every agent; call it before the services give up their ports. */
-  closeServices(): Promise<void> {
-    return this.#mutex.run(async () => {
-      this.#serving = false;
-      await this.#bridges.open(NOTHING_LISTENS);
+  /**
+   * Ends the services. What agents have under way may end while the firewall still lets them come;
+   * then it closes, and only then the ports are given up, for whoever takes them. A firewall that
+   * cannot be changed keeps them ours.
+   */
+  async stopServices(): Promise<void> {
+    await this.#mutex.run(() => {
+      this.#serving = false; // networks that come now are covered, and not served any more
+      return Promise.resolve();
     });
+    const { dns, proxy } = this.#services;
+    await Promise.all([dns.drain(), proxy?.drain()]);
+    await this.#mutex.run(() => this.#bridges.open(NOTHING_LISTENS));
+    await Promise.all([dns.stop(), proxy?.stop()]);
   }
 
   /** Binds what is new; closes to agents what goes before it goes. */

@@ -26,6 +26,14 @@ export interface GatewayService {
    * Throws when a new one cannot be bound; what was being served goes on being served.
    */
   serve(gateways: readonly string[]): Promise<void>;
+  /**
+   * Turns away who comes new, lets what is under way end for a few seconds, and ends the rest. It keeps
+   * its ports: as long as the firewall lets agents come there, no other program may take them. Never
+   * rejects.
+   */
+  drain(): Promise<void>;
+  /** Gives up its ports, and whatever {@linkcode drain} would have ended. */
+  stop(): Promise<void>;
   /** The addresses at which it listens now. */
   status(): { readonly listen_addresses: readonly string[] };
 }

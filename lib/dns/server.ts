@@ -224,20 +224,22 @@ export class DnsServer implements GatewayService, DnsService {
     }
   }
 
-  /**
-   * Takes no new query, gives those in flight up to 5 s (S007-EC-012), then closes every socket.
-   * The gateways' ports are closed then: agents resolve nothing until the filter is back.
-   */
-  async stop(): Promise<void> {
+  /** See {@linkcode GatewayService.drain}; queries in flight have 5 s (S007-EC-012). */
+  async drain(): Promise<void> {
     const listeners = [...this.#listeners.values()].flat();
-    this.#listeners.clear();
     let timer: ReturnType<typeof setTimeout> | undefined;
     const limit = new Promise<void>((resolve) => timer = setTimeout(resolve, DRAIN_MS));
     await Promise.race([limit, Promise.allSettled(listeners.map((listener) => listener.drain()))]);
     clearTimeout(timer);
+  }
+
+  /** See {@linkcode GatewayService.stop}. Agents resolve nothing until the filter is back. */
+  async stop(): Promise<void> {
+    await this.drain();
     this.#upstream.close();
     await this.#udp.stop();
-    await closeAll([listeners]);
+    await closeAll(this.#listeners.values());
+    this.#listeners.clear();
     log.info("stopped");
   }
 

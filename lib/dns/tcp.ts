@@ -113,8 +113,10 @@ export function listenTcp(
   const listener = Deno.listen({ transport: "tcp", hostname: address, port });
   const connections = new Map<Connection, Promise<void>>();
   let closed = false;
+  let draining = false;
 
   function accept(conn: Deno.TcpConn): void {
+    if (draining) return conn.close();
     const source = conn.remoteAddr.hostname;
     const fromSource = [...connections.keys()].filter((other) => other.source === source).length;
     if (connections.size >= MAX_CONNECTIONS || fromSource >= MAX_CONNECTIONS_PER_SOURCE) {
@@ -138,20 +140,15 @@ export function listenTcp(
     }
   }
 
-  function stopListening(): void {
-    if (closed) return;
-    closed = true;
-    listener.close();
-  }
-
   const serving = serve();
   return {
     async drain(): Promise<void> {
-      stopListening();
+      draining = true;
       await Promise.allSettled([...connections.keys()].map((connection) => connection.drain()));
     },
     async close(): Promise<void> {
-      stopListening();
+      closed = true;
+      listener.close();
       for (const connection of connections.keys()) connection.close();
       await Promise.allSettled([serving, ...connections.values()]);
     },

@@ -205,11 +205,6 @@ export function discardUnsent(fd: number): void {
   libc.setsockopt(fd, SOL_SOCKET, SO_LINGER, NO_LINGER, NO_LINGER.byteLength);
 }
 
-/** Refuses connections from now on, those that wait to be accepted too. */
-export function stopListening(fd: number): void {
-  libc.shutdown(fd, SHUT_RDWR);
-}
-
 /** Gives a descriptor back. */
 export function closeDescriptor(fd: number): void {
   libc.close(fd);

@@ -31,7 +31,14 @@ const LINGER_MS = 1_000;
 /** How often it is looked whether busy connections have ended, when the proxy stops. */
 const DRAIN_POLL_MS = 20;
 
-/** Connections beyond the limit that are told so at the same time; further ones are just closed. */
+/** What connections are told that are not served. */
+const TURNED_AWAY = {
+  agent: { status: 429, problem: "this agent has too many connections" },
+  all: { status: 503, problem: "the proxy has too many connections" },
+  stopping: { status: 503, problem: "the daemon is stopping" },
+} as const;
+
+/** Connections that are not served and told so at the same time; further ones are just closed. */
 const MAX_TURNED_AWAY = 64;
 
 /** What serving connections needs beside what handling a request does. */
@@ -84,7 +91,11 @@ export class Connections {
     this.#count = new ClientCount(maxConnections, maxConnectionsPerAgent);
   }
 
-  /** Lets busy connections end for the drain time, closing idle ones at once, and then them too. */
+  /**
+   * Turns away who comes new, closes idle connections at once, lets busy ones end for the drain time,
+   * and ends what is left. Behind it the firewall closes: whoever has not heard of the end by then
+   * will not, so that what waits to be sent is given up for a reset that arrives.
+   */
   async stop(): Promise<void> {
     this.#stopping = true;
     for (const client of this.#clients) {
@@ -168,8 +179,8 @@ export class Connections {
     try {
       const spare = new SpareUpstream();
       const client: Client = { stream, gateway, source, spare, agent: null, exchange: null };
-      const full = this.#count.enter(source);
-      if (full !== null) return await this.#turnAway(client, full);
+      const why = this.#stopping ? "stopping" : this.#count.enter(source);
+      if (why !== null) return await this.#turnAway(client, why);
       this.#context.counters.connections = this.#count.total;
       this.#clients.add(client);
       try {
@@ -192,25 +203,24 @@ export class Connections {
   #drop(client: Client, why: TunnelEnd): void {
     client.spare.drop();
     client.exchange?.cut(why);
-    client.stream.close();
+    client.stream.abort();
   }
 
-  async #turnAway(client: Client, full: "all" | "agent"): Promise<void> {
+  async #turnAway(client: Client, why: keyof typeof TURNED_AWAY): Promise<void> {
     if (this.#turnedAway >= MAX_TURNED_AWAY) return;
     this.#turnedAway++;
     try {
-      await this.#answerFull(client, full);
+      await this.#answerTurnedAway(client, why);
     } finally {
       this.#turnedAway--;
     }
   }
 
-  async #answerFull(client: Client, full: "all" | "agent"): Promise<void> {
+  async #answerTurnedAway(client: Client, why: keyof typeof TURNED_AWAY): Promise<void> {
     const agent = await this.#identify(client.source);
     if (agent === null) return;
-    const refusal = full === "agent"
-      ? new Refusal(429, "connect", "limit", "this agent has too many connections")
-      : new Refusal(503, "connect", "limit", "the proxy has too many connections");
+    const { status, problem } = TURNED_AWAY[why];
+    const refusal = new Refusal(status, "connect", "limit", problem);
     const decision = this.#record(blocked(agent, client.source, {}, refusal, this.#generation()));
     await client.stream.write(refusalAnswer(refusal, decision, PLAIN));
     await this.#lingeringClose(client.stream);
@@ -272,7 +282,15 @@ export class Connections {
         await tunnel(this.#context, stream, head, exchange, onAdmitted);
         return false;
       }
-      const again = await forward(this.#context, stream, head, exchange, client.spare, onAdmitted);
+      const persistent = await forward(
+        this.#context,
+        stream,
+        head,
+        exchange,
+        client.spare,
+        onAdmitted,
+      );
+      const again = persistent && !this.#stopping;
       if (!again) await this.#lingeringClose(stream);
       return again;
     } catch (thrown) {
@@ -326,7 +344,10 @@ export class Connections {
   }
 
   #lingeringClose(stream: BufferedConn): Promise<void> {
-    return closeAfterAnswer(stream, this.#context.loop.timers, LINGER_MS);
+    return closeAfterAnswer(stream, this.#context.loop.timers, LINGER_MS, () => {
+      if (this.#stopping) stream.abort();
+      else stream.close();
+    });
   }
 
   async #refuse(

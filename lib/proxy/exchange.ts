@@ -51,7 +51,7 @@ export class Exchange {
   adopt(upstream: BufferedConn): void {
     this.#upstream?.close();
     this.#upstream = upstream;
-    if (this.#cut) upstream.close();
+    if (this.#cut) upstream.abort();
     this.#assertAlive();
   }
 
@@ -98,12 +98,12 @@ export class Exchange {
     }
   }
 
-  /** Closes everything it holds; whatever it still waits for fails. */
+  /** Breaks everything off that it holds, unsent bytes too; whatever it still waits for fails. */
   cut(why: TunnelEnd): void {
     this.#cut = true;
     this.#tunnel?.cut(why);
-    this.#client.close();
-    this.end();
+    this.#client.abort();
+    this.#upstream?.abort();
   }
 
   /** Closes what it holds upstream; the client may go on to another exchange. */

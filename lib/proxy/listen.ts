@@ -1,6 +1,6 @@
 /** Binds the proxy's port, or says who has it and what to do. */
 import { messageOf, OutcallError } from "../errors.ts";
-import { closeDescriptor, listenOn, localPort, stopListening } from "../linux/tcp.ts";
+import { closeDescriptor, listenOn, localPort } from "../linux/tcp.ts";
 import { SystemError } from "../linux/libc.ts";
 import { Ip } from "../net/ip.ts";
 import { portOwner } from "../linux/port_owner.ts";
@@ -19,11 +19,6 @@ export class ListeningSocket {
   }
 
   readonly fd: number;
-
-  /** Refuses connections from now on; the descriptor stays good. */
-  refuse(): void {
-    stopListening(this.fd);
-  }
 
   /** To be called when nobody uses the descriptor any more. */
   close(): void {

@@ -88,16 +88,19 @@ export class ProxyServer implements GatewayService, ProxyService {
     await Promise.all(gone.map((gateway) => this.#leave(gateway)));
   }
 
-  /** Stops accepting, lets busy connections end for the drain time, then closes them. */
-  async stop(): Promise<void> {
+  /** See {@linkcode GatewayService.drain}. */
+  async drain(): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#restart);
-    const listeners = [...this.#listeners.values()];
-    this.#listeners.clear();
-    for (const listener of listeners) listener.refuse();
     await this.#thread?.end(this.#limits.drainMs);
     this.#thread = null;
-    for (const listener of listeners) listener.close();
+  }
+
+  /** See {@linkcode GatewayService.stop}. */
+  async stop(): Promise<void> {
+    await this.drain();
+    for (const listener of this.#listeners.values()) listener.close();
+    this.#listeners.clear();
   }
 
   /** How often the thread that serves agents failed and was replaced. */
@@ -120,7 +123,7 @@ export class ProxyServer implements GatewayService, ProxyService {
   status(): ProxyStatus {
     const [first] = this.#listeners.values();
     return {
-      running: this.#listeners.size > 0,
+      running: this.#listeners.size > 0 && !this.#stopped,
       listen_addresses: [...this.#listeners.keys()],
       listen_port: first?.port ?? this.#options.port,
       active_connections: this.#counters.connections,

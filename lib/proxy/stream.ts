@@ -74,6 +74,11 @@ export class BufferedConn {
     this.socket.close();
   }
 
+  /** Closes at once, and what was not sent yet is discarded: the peer sees a connection that broke. */
+  abort(): void {
+    this.socket.abort();
+  }
+
   /** Gives the connection to whoever closes it from now on; nothing may be buffered any more. */
   handOver(): TcpSocket {
     if (this.buffered.length > 0) throw new TypeError("bytes would be lost");
@@ -138,13 +143,15 @@ export class BufferedConn {
 /**
  * Closes after a last answer so that the client can read it: closing with unread bytes makes the
  * kernel send a reset, which discards the answer on its way. Reads on for at most `limitMs`.
+ * @param giveUp Called when they are over; it must close.
  */
 export async function closeAfterAnswer(
   client: BufferedConn,
   timers: Timers,
   limitMs: number,
+  giveUp: () => void,
 ): Promise<void> {
-  const timer = timers.after(limitMs, () => client.close());
+  const timer = timers.after(limitMs, giveUp);
   try {
     client.socket.endWrites();
     do client.take(client.buffered.length); while (await client.fill());

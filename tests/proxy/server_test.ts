@@ -170,7 +170,7 @@ Deno.test("a port in use says by whom and what to do, and leaves nothing half bo
   await proxy.stop();
 });
 
-Deno.test("stop() lets a transfer end, closes idle connections at once, and the rest after the drain time (S006-FR-015, EC-013)", async () => {
+Deno.test("stop() lets a transfer end, turns away who comes new, closes idle connections at once, and the rest after the drain time (S006-FR-015, EC-013)", async () => {
   let release = (): void => {};
   const held = new Promise<void>((resolve) => release = resolve);
   await using slow = new Origin(async (client) => {
@@ -189,6 +189,8 @@ Deno.test("stop() lets a transfer end, closes idle connections at once, and the 
   const stopping = lab.proxy.stop();
   assert.equal(lab.proxy.status().running, false);
   assert.equal(await idle.rest(), "");
+  const turnedAway = await lab.exchange(getRequest("http://a.example/"));
+  assert.match(turnedAway, /^HTTP\/1\.1 503 [^]*the daemon is stopping/);
   release();
   assert.match(await busy.until(/late$/), /^HTTP\/1\.1 200 /);
   assert.equal(await never.rest(), ""); // still waits for an answer when the time is up
