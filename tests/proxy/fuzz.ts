@@ -4,6 +4,9 @@ import { Random, SEED } from "../random.ts";
 /** How many inputs each fuzz test tries: `OUTCALL_FUZZ_RUNS`, or fifty thousand. */
 const RUNS = Number(Deno.env.get("OUTCALL_FUZZ_RUNS") ?? 50_000);
 
+/** How many inputs a test tries that sends them through sockets. */
+export const SOCKET_RUNS = Math.ceil(RUNS / 25);
+
 /** Runs `check` on `RUNS` inputs; a failure names the seed and shows the input. */
 export function fuzz(
   inputs: (random: Random) => Uint8Array,
