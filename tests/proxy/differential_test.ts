@@ -11,7 +11,7 @@ import { labTest } from "../lab/requirements.ts";
 import { Random, SEED } from "../random.ts";
 import { SOCKET_RUNS } from "./fuzz.ts";
 import { Origin, type RawClient } from "./raw.ts";
-import { readByOthers, READER_TOOLS, type Received } from "./readers.ts";
+import { readByOthers, READER_TOOLS, type Reading, type Received } from "./readers.ts";
 import { getRequest, Lab, ok } from "./support.ts";
 
 /** Bytes that mean something in framing. */
