@@ -64,7 +64,7 @@ export interface RuleDetail extends RuleSummary, RuleCounter {
   /** Null for block rules. */
   readonly egress: {
     readonly mode: "proxy" | "direct_ip";
-    /** Null: 443 for tunnels, any port for plain HTTP. */
+    /** Null: 443 for tunnels, any port but those of other services for plain HTTP. */
     readonly ports: readonly number[] | null;
     readonly allow_private_ips: boolean;
     readonly tls: "sni" | "any";

@@ -5,7 +5,7 @@ import type { Candidates } from "./index.ts";
 import { PENDING_FACTS } from "./language.ts";
 import { CAN_BE_TRUE, Evaluation, FAILED, type Outcome, TRUE } from "./outcome.ts";
 import type { CompiledRule, Policy } from "./policy.ts";
-import { DEFAULT_PORT, MAX_OPENINGS } from "./ports.ts";
+import { DEFAULT_PORT, MAX_OPENINGS, OTHER_SERVICES_PORTS } from "./ports.ts";
 import {
   DEFAULT_EGRESS,
   type DnsTerms,
@@ -48,8 +48,10 @@ function admitsPort(rule: CompiledRule, layer: Layer, facts: Facts): boolean {
   const port = facts.network?.port;
   const ports = rule.egress?.ports;
   if (ports !== undefined) return port !== undefined && ports.includes(port);
-  return !isOpaque(layer, facts) || port === DEFAULT_PORT ||
-    conditionAdmitsPort(rule, layer, facts);
+  const isUsual = isOpaque(layer, facts)
+    ? port === DEFAULT_PORT
+    : port === undefined || !OTHER_SERVICES_PORTS.has(port);
+  return isUsual || conditionAdmitsPort(rule, layer, facts);
 }
 
 function ref(rule: CompiledRule): RuleRef {

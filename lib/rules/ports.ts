@@ -10,6 +10,21 @@ import type { Egress, Opening } from "./types.ts";
 /** Decision D25: what a rule reaches when neither `egress.ports` nor its condition says more. */
 export const DEFAULT_PORT = 443;
 
+/**
+ * Where plain HTTP goes only if the rule names the port: what listens there may take the lines of a
+ * request, which the agent writes, for commands of its own protocol (mail, IRC, Redis). The "bad ports"
+ * of the Fetch standard (section 2.9), and those of databases.
+ */
+export const OTHER_SERVICES_PORTS: ReadonlySet<number> = new Set(
+  `
+    1 7 9 11 13 15 17 19 20 21 22 23 25 37 42 43 53 69 77 79 87 95 101 102 103 104 109 110
+    111 113 115 117 119 123 135 137 139 143 161 179 389 427 465 512 513 514 515 526 530 531
+    532 540 548 554 556 563 587 601 636 989 990 993 995 1719 1720 1723 2049 3659 4045 4190
+    5060 5061 6000 6566 6665 6666 6667 6668 6669 6679 6697 10080 1433 1521 3306 3389 5432
+    5672 5900 6379 11211 27017
+  `.trim().split(/\s+/).map(Number),
+);
+
 /** Facts that a rule admits a value of by comparing them. */
 export type AdmittedFact = "network.port" | "network.protocol";
 

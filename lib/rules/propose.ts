@@ -100,7 +100,7 @@ function wide(
     opens: [
       tunnelText(subject, ports ?? [443]),
       `plain HTTP to ${subject}, ${
-        ports === undefined ? "any port" : portsText(ports)
+        ports === undefined ? "any port but those of other services" : portsText(ports)
       }: ${EVERYTHING}`,
       `look-ups of ${subject}`,
     ],

@@ -276,6 +276,22 @@ Deno.test("what Connection names stays here, Host and framing excepted, and a me
   assert.doesNotMatch(received, /x-hop|\bTE:/i);
 });
 
+Deno.test("nothing is sent to ports where other services could take its lines for commands", async () => {
+  await using lab = await Lab.start({
+    rules: [ALLOW_A, { condition: 'http.host == "b.example" && network.port == 25' }],
+    names: {},
+  });
+  const request = (host: string): string =>
+    `POST http://${host}/ HTTP/1.1\r\nHost: ${host}\r\nContent-Length: 6\r\n\r\nQUIT\r\n`;
+  for (const port of [22, 25, 6379, 6667]) {
+    const answer = await lab.exchange(request(`a.example:${port}`));
+    assert.match(answer, /^HTTP\/1\.1 403 [^]*X-Outcall-Block-Reason: port\r\n/, `${port}`);
+  }
+  assert.deepEqual(lab.resolved, []);
+  assert.match(await lab.exchange(request("b.example:25")), /^HTTP\/1\.1 502 /);
+  assert.deepEqual(lab.resolved, ["b.example"]);
+});
+
 Deno.test("keep-alive: each request on a connection is judged for itself (D26)", async () => {
   await using origin = Origin.answering(ok("hello"));
   await using lab = await Lab.start({ rules: [ALLOW_A] });

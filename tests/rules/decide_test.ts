@@ -237,7 +237,29 @@ Deno.test("decide(): a port is admitted when a comparison of it is among the rea
   assert.ok(!allows('!(http.host != "a.org" && network.port != 22)', 8443), "a.org, whatever port");
 });
 
-Deno.test("decide(): plain http may go to any port, or to those of egress.ports (D25)", () => {
+Deno.test("decide(): plain http goes to other services' ports only where the rule names them", () => {
+  const reason = (rule: RuleSpec, port: number): string => {
+    const facts = withAddress(httpFacts("POST", "x.org", "/", port), "1.2.3.4");
+    const verdicts = (["http", "dial"] as const).map((layer) =>
+      decide(policyOf(rule), layer, facts)
+    );
+    return verdicts.map(({ allowed, reason }) => allowed ? "allowed" : reason).join();
+  };
+  const condition = 'http.host == "x.org"';
+  for (const port of [21, 22, 25, 53, 110, 143, 587, 3306, 5432, 6379, 6667, 11211, 27017]) {
+    assert.equal(reason({ condition }, port), "port,port", `${port}`);
+    assert.equal(reason({ condition, egress: { ports: [port] } }, port), "allowed,allowed");
+    assert.equal(
+      reason({ condition: `${condition} && network.port == ${port}` }, port),
+      "allowed,allowed",
+    );
+  }
+  for (const port of [80, 443, 3000, 5000, 8000, 8080, 9000, 9200]) {
+    assert.equal(reason({ condition }, port), "allowed,allowed", `${port}`);
+  }
+});
+
+Deno.test("decide(): plain http may go to any other port, or to those of egress.ports (D25)", () => {
   const host = 'http.host == "x.org"';
   assert.ok(
     decide(policyOf({ condition: host }), "http", httpFacts("GET", "x.org", "/", 8080)).allowed,
