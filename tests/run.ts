@@ -1,15 +1,22 @@
 /**
  * Runs every test: `deno task test [paths…]`. Sets the machine up, checks types, lint and format,
- * then runs all `*_test.ts`. The last line is `N passed, N failed, N skipped`, counted from the
- * runner's own JUnit file; each test and each step of one counts.
+ * then runs all `*_test.ts`, as many files at once as there are processors. The last line is
+ * `N passed, N failed, N skipped`, counted from the runners' own JUnit files; each test and each step
+ * of one counts.
  *
  * With paths, only the tests there run.
  */
 import { fileURLToPath } from "node:url";
+import { batchesOf } from "./batches.ts";
 import { addTallies, readJunit, type Tally } from "./junit.ts";
 import { setUp } from "./setup.ts";
 
 const ROOT = fileURLToPath(new URL("../", import.meta.url));
+const NOTHING: Tally = { passed: 0, failed: 0, skipped: [] };
+
+// Ctrl-C reaches the runners too, which then report what they have; ending here would lose that.
+let isInterrupted = false;
+Deno.addSignalListener("SIGINT", () => isInterrupted = true);
 
 async function deno(args: readonly string[]): Promise<boolean> {
   console.log(`\n$ deno ${args.join(" ")}`);
@@ -18,38 +25,60 @@ async function deno(args: readonly string[]): Promise<boolean> {
 }
 
 /** Type, lint and format errors are failures like any other. */
-async function staticChecks(): Promise<Tally> {
-  let tally: Tally = { passed: 0, failed: 0, skipped: [] };
-  for (const args of [["check"], ["lint"], ["fmt", "--check"]]) {
+async function staticChecks(paths: readonly string[]): Promise<Tally> {
+  const all = [["check"], ["lint"], ["fmt", "--check"]];
+  let tally = NOTHING;
+  for (const args of paths.length === 0 ? all : [["check", ...paths]]) {
     const ok = await deno(args);
     tally = addTallies(tally, { passed: ok ? 1 : 0, failed: ok ? 0 : 1, skipped: [] });
   }
   return tally;
 }
 
-async function tests(paths: readonly string[]): Promise<Tally> {
-  const folder = await Deno.makeTempDir({ prefix: "outcall-test-" });
+/** Runs the tests of these files; what the runner prints comes as a whole, when it has ended. */
+async function runBatch(files: readonly string[]): Promise<Tally> {
+  const report = await Deno.makeTempFile({ prefix: "outcall-test-", suffix: ".xml" });
   try {
-    const report = `${folder}/junit.xml`;
-    const ok = await deno(["test", "-A", `--junit-path=${report}`, ...paths]);
-    const tally = readJunit(await Deno.readTextFile(report).catch(() => ""));
+    console.log(`begun: ${files.join(" ")}`);
+    const startMs = performance.now();
+    // A shell puts the errors where the rest is, in their order.
+    const test = [Deno.execPath(), "test", "-A", "--no-check", `--junit-path=${report}`, ...files];
+    const { success, stdout } = await new Deno.Command("sh", {
+      args: ["-c", 'exec "$@" 2>&1', "sh", ...test],
+      cwd: ROOT,
+      stdin: "null",
+    }).output();
+    const took = `${Math.round((performance.now() - startMs) / 1000)} s`;
+    console.log(`\nended after ${took}: ${files.join(" ")}`);
+    console.log(new TextDecoder().decode(stdout));
+    const tally = readJunit(await Deno.readTextFile(report));
     // A runner that crashed, or a file that does not load, has no entry in the report.
-    return ok || tally.failed > 0 ? tally : { ...tally, failed: 1 };
+    return success || tally.failed > 0 ? tally : { ...tally, failed: 1 };
   } finally {
-    await Deno.remove(folder, { recursive: true });
+    await Deno.remove(report);
   }
 }
 
-// Ctrl-C reaches the runner too, which then reports what it has; ending here would lose that.
-Deno.addSignalListener("SIGINT", () => {});
+/** Labs never meet, and much of a lab's time is waiting: each processor gets a runner. */
+async function tests(paths: readonly string[]): Promise<Tally> {
+  const batches = (await batchesOf(paths, ROOT)).values();
+  let tally = NOTHING;
+  const runSome = async (): Promise<void> => {
+    for (const files of batches) {
+      if (isInterrupted) return;
+      const one = await runBatch(files);
+      tally = addTallies(tally, one);
+    }
+  };
+  await Promise.all(Array.from({ length: navigator.hardwareConcurrency }, runSome));
+  return tally;
+}
 
 const missing = await setUp("test");
 if (missing !== null) console.log(`${missing}\nWhat needs it will be skipped or fail.`);
 const paths = Deno.args;
-const tally = addTallies(
-  paths.length === 0 ? await staticChecks() : { passed: 0, failed: 0, skipped: [] },
-  await tests(paths.length === 0 ? ["tests"] : paths),
-);
+const checked = await staticChecks(paths);
+const tally = addTallies(checked, await tests(paths.length === 0 ? ["tests"] : paths));
 if (tally.skipped.length > 0) {
   console.log("\nSkipped:");
   for (const name of tally.skipped) console.log(`  ${name}`);
