@@ -23,11 +23,17 @@ export class EventLoop {
   readonly #epoll = new Epoll();
   readonly #watchers = new Map<number, Watcher>();
   readonly #owned: OwnedDescriptors;
+  #turn = 0;
   #closing: number[] = [];
   #next: (() => void)[] = [];
 
   constructor(owned: OwnedDescriptors) {
     this.#owned = owned;
+  }
+
+  /** How often it has waited. */
+  get turn(): number {
+    return this.#turn;
   }
 
   /**
@@ -85,6 +91,7 @@ export class EventLoop {
    */
   wait(maxMs: number): void {
     this.#closeAll();
+    this.#turn++;
     const next = this.#next;
     this.#next = [];
     const dueInMs = next.length > 0 ? 0 : this.timers.dueInMs(performance.now());

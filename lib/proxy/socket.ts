@@ -16,6 +16,12 @@ export class ConnectionClosed extends Error {
   override readonly name = "ConnectionClosed";
 }
 
+/**
+ * Reads and writes of one connection in one turn of the loop: while its peers are as quick as we are,
+ * it would never have to wait, and nobody else would be served.
+ */
+const OPERATIONS_PER_TURN = 8;
+
 interface Waiting<Result> {
   readonly resolve: (result: Result) => void;
   readonly reject: (thrown: unknown) => void;
@@ -29,6 +35,9 @@ export class TcpSocket implements Watcher {
   #readable = true;
   #reader: (Waiting<number | null> & { readonly buffer: Uint8Array<ArrayBuffer> }) | null = null;
   #writer: Waiting<void> | null = null;
+  /** The turn in which it was used last, and how often then. */
+  #turn = 0;
+  #operations = 0;
 
   /** Takes over an accepted connection. @throws SystemError or RangeError; it is closed then. */
   constructor(loop: EventLoop, fd: number) {
@@ -60,13 +69,19 @@ export class TcpSocket implements Watcher {
   /** Reads once: how many bytes, or null at the end of the peer's stream. */
   read(buffer: Uint8Array<ArrayBuffer>): number | null | Promise<number | null> {
     this.#assertOpen();
-    return this.#readable ? this.#readNow(buffer) : this.#readLater(buffer);
+    if (!this.#readable) return this.#readLater(buffer);
+    if (this.#hadItsShare()) return this.#loop.nextTurn().then(() => this.read(buffer));
+    return this.#readNow(buffer);
   }
 
   /** Writes all of `bytes`. */
   async write(bytes: Uint8Array<ArrayBuffer>): Promise<void> {
     for (let rest = bytes; rest.length > 0;) {
       this.#assertOpen();
+      if (this.#hadItsShare()) {
+        await this.#loop.nextTurn();
+        continue;
+      }
       const count = send(this.#fd, rest);
       if (count === AGAIN) await this.#writableAgain();
       else rest = rest.subarray(count);
@@ -114,6 +129,14 @@ export class TcpSocket implements Watcher {
       this.#writer = null;
       writer?.resolve();
     }
+  }
+
+  /** Counts one operation more, unless there were enough in this turn. */
+  #hadItsShare(): boolean {
+    const { turn } = this.#loop;
+    if (turn !== this.#turn) this.#operations = 0;
+    this.#turn = turn;
+    return ++this.#operations > OPERATIONS_PER_TURN;
   }
 
   #resume(reader: Waiting<number | null> & { readonly buffer: Uint8Array<ArrayBuffer> }): void {
