@@ -77,12 +77,12 @@ const CLIENTS: readonly (readonly [name: string, argv: readonly string[], printe
     /^a repository\n$/,
   ],
   [
-    "npm install",
+    "npm install, every package at once",
     [
       "bash",
       "-c",
       `cd /tmp && mkdir project && cd project && npm install --registry ${HTTPS}/npm/ ` +
-      "--no-audit --no-fund --no-update-notifier --loglevel error --maxsockets 64 all && " +
+      "--no-audit --no-fund --no-update-notifier --loglevel error --maxsockets 300 all && " +
       "ls node_modules | wc -l",
     ],
     new RegExp(`(^|\\n)${NPM_PACKAGES.length + 1}\\n$`),

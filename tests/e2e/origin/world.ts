@@ -5,4 +5,4 @@ export const HTTP_PORT = 9080;
 export const HTTPS_PORT = 9443;
 
 /** Dependencies of the npm package `all`. */
-export const NPM_PACKAGES: readonly string[] = Array.from({ length: 60 }, (_, i) => `part-${i}`);
+export const NPM_PACKAGES: readonly string[] = Array.from({ length: 300 }, (_, i) => `part-${i}`);
