@@ -11,12 +11,13 @@ import type { Destination } from "./destination.ts";
 import { connectTo, dial, type Dialled, use } from "./dial.ts";
 import type { Exchange } from "./exchange.ts";
 import { fieldsForUpstream, hostFieldValue, readingsOf } from "./facts.ts";
-import { endToEnd, type Field, field, headEnd, renderHead } from "./fields.ts";
+import { type Field, field, headEnd, renderHead } from "./fields.ts";
 import type { ForwardRequest } from "./head.ts";
 import { IdleWatch } from "./limit.ts";
 import { Refusal } from "./refusal.ts";
 import {
   fieldsForClient,
+  fieldsPassedOn,
   framingForClient,
   MAX_RESPONSE_HEAD_BYTES,
   parseResponseHead,
@@ -276,7 +277,7 @@ class Transfer {
   async #webSocket(response: ResponseHead): Promise<void> {
     const { client, upstream } = this;
     const fields = [
-      ...endToEnd(response.fields).filter(({ name }) => name !== "content-length"),
+      ...fieldsPassedOn(response),
       field("Upgrade", "websocket"),
       field("Connection", "Upgrade"),
     ];

@@ -91,13 +91,20 @@ export function framingForClient(body: ResponseBody, version: "1.0" | "1.1"): Re
   return { kind: version === "1.1" ? "chunked" : "until_close" };
 }
 
+/** What goes on to the client as it came. Only we tell of decisions: a server could deny in our name. */
+export function fieldsPassedOn({ fields }: ResponseHead): Field[] {
+  return endToEnd(fields).filter(({ name }) =>
+    name !== "content-length" && !name.startsWith("x-outcall-")
+  );
+}
+
 /** The fields that go on to the client, with framing of our own. */
 export function fieldsForClient(
   response: ResponseHead,
   framing: ResponseBody,
   persistent: boolean,
 ): Field[] {
-  const fields = endToEnd(response.fields).filter(({ name }) => name !== "content-length");
+  const fields = fieldsPassedOn(response);
   const [length] = valuesOf(response.fields, "content-length");
   if (framing.kind === "chunked") fields.push(field("Transfer-Encoding", "chunked"));
   // To HEAD and 304 it tells the length that a body would have had (RFC 9110 §8.6).

@@ -301,6 +301,11 @@ const ANSWERS: readonly (readonly [name: string, answer: string, hears: RegExp])
     /chunked\r\n[^]*\r\n\r\n3\r\nabc\r\n0\r\n\r\n$/,
   ],
   [
+    "a refusal in our name",
+    answer("first", "X-Outcall-Decision: 1", "x-outcall-block-reason: rule"),
+    /^(?![^]*outcall)[^]*first$/i,
+  ],
+  [
     "hop-by-hop fields",
     answer("first", "Connection: X-Hop, Content-Length", "X-Hop: 1", "Proxy-Authenticate: x"),
     /^(?![^]*(X-Hop|Proxy))[^]*Content-Length: 5\r\n[^]*first$/,

@@ -122,6 +122,16 @@ const CLIENTS: readonly (readonly [name: string, argv: readonly string[], printe
     /^hello \/requests\n$/,
   ],
   [
+    "Python's requests, plain HTTP, twice by one connection",
+    [
+      "/usr/bin/python3",
+      "-c",
+      `from pip._vendor import requests as r; s = r.Session(); ` +
+      `print(s.get("${HTTP}/one").text, s.post("${HTTP}/upload", data=b"x" * 100).text)`,
+    ],
+    /^hello \/one 100 bytes\n$/,
+  ],
+  [
     "Node's https with a proxy agent",
     [
       "node",
@@ -137,6 +147,18 @@ const CLIENTS: readonly (readonly [name: string, argv: readonly string[], printe
       "-e",
       `const { fetch, ProxyAgent } = require("${NPM_LIBRARIES}/undici");
        fetch("${HTTPS}/fetch", { dispatcher: new ProxyAgent(process.env.HTTPS_PROXY) })
+         .then((response) => response.text()).then((text) => { console.log(text); process.exit(); })`,
+    ],
+    /^hello \/fetch\n$/,
+  ],
+  [
+    "Node's fetch (undici), plain HTTP",
+    [
+      "node",
+      "-e",
+      `const { fetch, ProxyAgent } = require("${NPM_LIBRARIES}/undici");
+       const uri = process.env.HTTP_PROXY;
+       fetch("${HTTP}/fetch", { dispatcher: new ProxyAgent({ uri, proxyTunnel: false }) })
          .then((response) => response.text()).then((text) => { console.log(text); process.exit(); })`,
     ],
     /^hello \/fetch\n$/,

@@ -89,6 +89,12 @@ export const REFUSED_HEADS: readonly (readonly [string, string, number, RegExp])
     400,
     /request line/,
   ],
+  [
+    "ADV-HTTP-21 no token",
+    head("G@T http://a.example/ HTTP/1.1", "Host: a.example"),
+    400,
+    /request line/,
+  ],
   ["two spaces", head("GET  http://a.example/ HTTP/1.1", "Host: a.example"), 400, /request line/],
   ["tab", head("GET\thttp://a.example/ HTTP/1.1", "Host: a.example"), 400, /request line/],
   [
