@@ -214,6 +214,33 @@ Deno.test("from the moment of a reload on no packet is judged by the old rules (
   }
 });
 
+Deno.test("in the midst of many packets a reload is heeded, and each of them answered (ADV-DNS-15)", async () => {
+  await using world = await World.create([allowHost("a.test")]);
+  await world.client.ask("a.test");
+  await world.settled("a.test");
+  const packet = encodeQuery("a.test", "A", { opt: {} });
+  // Enough that the worker no longer waits to be woken for them.
+  const send = async (): Promise<void> => {
+    for (let i = 0; i < 64; i++) await world.client.send(packet);
+  };
+  const receive = async (): Promise<readonly string[]> => {
+    const codes = new Set<string>();
+    for (let i = 0; i < 64; i++) codes.add((await world.client.receive()).rcode);
+    return [...codes];
+  };
+  for (let i = 0; i < 20; i++) {
+    world.policy.replace(i % 2 === 0 ? [] : [allowHost("a.test")]);
+    await send();
+    const adopted = world.server.usePolicy(world.policy.data);
+    await send();
+    await receive();
+    await receive();
+    await adopted;
+    await send();
+    assert.deepEqual(await receive(), [i % 2 === 0 ? "NXDOMAIN" : "NOERROR"]);
+  }
+});
+
 Deno.test("a flushed cache answers nothing any more", async () => {
   await using world = await World.create([allowHost("a.test")]);
   await world.client.ask("a.test");

@@ -5,6 +5,7 @@
 /// <reference lib="deno.worker" />
 import { messageOf } from "../../errors.ts";
 import { BEAT_MS, Beats } from "../../heartbeat.ts";
+import { Nap } from "../../linux/nap.ts";
 import { setThreadNiceness } from "../../linux/priority.ts";
 import { droppedPackets, muteSources } from "../../linux/socket_filter.ts";
 import { UdpBatch } from "../../linux/udp.ts";
@@ -32,6 +33,16 @@ const MAX_QUERY_BYTES = 4096;
 /** Calls for one socket before the others, and messages, get their turn. */
 const MAX_ROUNDS = 16;
 
+/**
+ * So many packets at one look mean that many are coming. Then the thread does not let itself be woken
+ * by the next one, but looks again after a nap, as network drivers coalesce interrupts: being woken
+ * for each few packets costs us, and those who send them, more than answering does. That is no
+ * question of how many packets a second there are: up to some 50,000 evenly spaced ones are answered
+ * as they come.
+ */
+const BUSY_PACKETS = 4;
+const NAP_US = 50;
+
 /** Every agent waits for this thread, and it never works for long: it goes before what agents run. */
 const NICENESS = -10;
 
@@ -44,7 +55,10 @@ class Thread {
   readonly #batch = new UdpBatch(BATCH_PACKETS, MAX_QUERY_BYTES, UDP_PAYLOAD_BYTES);
   /** Packets that the kernel had dropped, by descriptor, when it was last asked. */
   readonly #sockets = new Map<number, number>();
+  readonly #nap = new Nap(NAP_US);
   #polled: PollSet;
+  /** Packets at the last look. */
+  #lastPackets = 0;
   /** Messages were read since packets were answered. */
   #readLast = false;
 
@@ -64,7 +78,7 @@ class Thread {
   serve(): number {
     for (let timeoutMs = this.#tidy();; timeoutMs = this.#tidy()) {
       this.#beats.beat();
-      this.#polled.wait(timeoutMs);
+      this.#await(timeoutMs);
       this.#responder.tick(performance.now());
       if (this.#polled.isReady(0) && !this.#readLast) {
         this.#readLast = true;
@@ -72,10 +86,18 @@ class Thread {
       }
       this.#readLast = false;
       const { fds } = this.#polled;
+      this.#lastPackets = 0;
       for (let i = 1; i < fds.length; i++) {
-        if (this.#polled.isReady(i)) this.#answer(fds[i] ?? -1);
+        if (this.#polled.isReady(i)) this.#lastPackets += this.#answer(fds[i] ?? -1);
       }
     }
+  }
+
+  /** Waits for packets and messages, but not longer than `timeoutMs`. */
+  #await(timeoutMs: number): void {
+    const isBusy = this.#lastPackets >= BUSY_PACKETS;
+    if (isBusy) this.#nap.take();
+    this.#polled.wait(isBusy ? 0 : timeoutMs);
   }
 
   /** Takes in one message; false when it is the last one. */
@@ -106,10 +128,13 @@ class Thread {
     this.#polled = new PollSet([this.#wake.fd, ...this.#sockets.keys()]);
   }
 
-  #answer(fd: number): void {
+  /** Answers what has come to this socket; returns how many packets. */
+  #answer(fd: number): number {
     const batch = this.#batch;
+    let packets = 0;
     for (let round = 0; round < MAX_ROUNDS; round++) {
       const count = batch.receive(fd);
+      packets += count;
       const handedOver: HandedOver[] = [];
       for (let slot = 0; slot < count; slot++) {
         const length = batch.take(slot);
@@ -125,8 +150,9 @@ class Thread {
       }
       batch.flush(fd);
       if (handedOver.length > 0) this.#handOver(fd, handedOver);
-      if (count < BATCH_PACKETS) return;
+      if (count < BATCH_PACKETS) break;
     }
+    return packets;
   }
 
   #handOver(fd: number, packets: readonly HandedOver[]): void {
