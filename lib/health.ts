@@ -1,5 +1,11 @@
-/** The parts' health taken together (decision D17). */
-import type { PartHealth } from "./api/services.ts";
+/** How the daemon's parts are (decision D17). */
+
+/** One subsystem's health. */
+export interface PartHealth {
+  readonly name: string;
+  readonly state: "ok" | "degraded" | "failed";
+  readonly detail: string;
+}
 
 /** The worst state of any part. */
 export function worst(parts: readonly PartHealth[]): PartHealth["state"] {

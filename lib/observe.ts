@@ -8,8 +8,8 @@
  */
 import type { Agent } from "./agents.ts";
 import type { ActiveObservation, ObservationService } from "./api/observe.ts";
-import type { PartHealth } from "./api/services.ts";
 import { messageOf, OutcallError } from "./errors.ts";
+import type { PartHealth } from "./health.ts";
 import { logger } from "./log.ts";
 
 const log = logger("rule_engine");

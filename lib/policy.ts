@@ -11,6 +11,7 @@ import type {
   RuleDetail,
   RuleSummary,
 } from "./api/services.ts";
+import type { PolicyLoads } from "./api/status.ts";
 import type { Change, Decision } from "./decision.ts";
 import { messageOf, OutcallError } from "./errors.ts";
 import { logger } from "./log.ts";
@@ -72,21 +73,6 @@ function summaryOf(rule: CompiledRule): RuleSummary {
 
 /** Re-judges what is alive; settles when nothing is judged by the old snapshot any more. */
 export type SwapListener = (policy: Policy) => void | Promise<void>;
-
-/** What is loaded, and how often it was tried. */
-export interface PolicyLoads {
-  readonly generation: number;
-  readonly rules: number;
-  readonly files: number;
-  /** ISO 8601 in UTC, of the last load that succeeded; null: none has. */
-  readonly loaded_at: string | null;
-  /** Loads that succeeded, the one at start-up included. */
-  readonly reloads: number;
-  /** Loads that were refused and changed nothing. */
-  readonly reloads_refused: number;
-  /** Why the last load was refused; null when it succeeded. */
-  readonly refusal: string | null;
-}
 
 /** The rules directory, compiled; nothing is allowed before the first {@linkcode reload}. */
 export class ActivePolicy implements PolicyService {

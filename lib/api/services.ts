@@ -6,9 +6,9 @@
  * unless a name says otherwise.
  */
 import type { Decision } from "../decision.ts";
+import type { PartHealth } from "../health.ts";
 import type { DecisionExplanation } from "../record/explain.ts";
-import type { DecisionFilter } from "../record/filter.ts";
-import type { DecisionList, DecisionQuery } from "../record/records.ts";
+import type { DecisionFilter, DecisionList, DecisionQuery } from "../record/filter.ts";
 import type { Subscription } from "../record/streams.ts";
 import type { DecisionStats, StatsQuery } from "../record/table.ts";
 import type { Suggestion, SuggestionRequest } from "../record/suggest.ts";
@@ -332,13 +332,6 @@ export interface NamespaceAgentService {
   /** @param pid The calling process, on the kernel's word. */
   attach(request: AgentAttachRequest, pid: number): Promise<AgentAttachment>;
   join(request: AgentJoinRequest): Promise<{ readonly port: string; readonly joined: true }>;
-}
-
-/** One subsystem's health. */
-export interface PartHealth {
-  readonly name: string;
-  readonly state: "ok" | "degraded" | "failed";
-  readonly detail: string;
 }
 
 /** Decisions, newest last. */

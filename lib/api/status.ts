@@ -1,9 +1,8 @@
 /** The daemon on one screen: what is up, what is loaded, what was blocked, what needs the operator. */
 import { z } from "zod";
-import type { PolicyLoads } from "../policy.ts";
+import type { PartHealth } from "../health.ts";
 import { show } from "./endpoint.ts";
 import type { Route } from "./router.ts";
-import type { PartHealth } from "./services.ts";
 
 const count = z.int().min(0);
 const text = z.string();
@@ -15,6 +14,21 @@ const partHealth = z.object({
   state,
   detail: text,
 }) satisfies z.ZodType<PartHealth>;
+
+/** What is loaded, and how often it was tried. */
+export interface PolicyLoads {
+  readonly generation: number;
+  readonly rules: number;
+  readonly files: number;
+  /** ISO 8601 in UTC, of the last load that succeeded; null: none has. */
+  readonly loaded_at: string | null;
+  /** Loads that succeeded, the one at start-up included. */
+  readonly reloads: number;
+  /** Loads that were refused and changed nothing. */
+  readonly reloads_refused: number;
+  /** Why the last load was refused; null when it succeeded. */
+  readonly refusal: string | null;
+}
 
 const policyLoads = z.object({
   generation: count,

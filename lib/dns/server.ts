@@ -1,15 +1,10 @@
 /** The DNS filter as a subsystem: sockets on every gateway, status, and the proxy's resolver. */
 import type { Agent, AgentDirectory } from "../agents.ts";
-import type {
-  DnsCacheEntry,
-  DnsCacheStats,
-  DnsService,
-  DnsStatus,
-  PartHealth,
-} from "../api/services.ts";
+import type { DnsCacheEntry, DnsCacheStats, DnsService, DnsStatus } from "../api/services.ts";
 import type { GatewayService } from "../bridge/segment.ts";
 import type { DecisionLog } from "../decision.ts";
 import { messageOf, OutcallError } from "../errors.ts";
+import type { PartHealth } from "../health.ts";
 import { SystemError } from "../linux/libc.ts";
 import { portOwner } from "../linux/port_owner.ts";
 import { logger } from "../log.ts";

@@ -5,9 +5,10 @@
  * names, and calls about networks and containers say why they fail; when it is back everything is
  * read again.
  */
-import type { PartHealth } from "../api/services.ts";
+import type { Agent } from "../agents.ts";
 import type { Segment } from "../bridge/segment.ts";
 import { messageOf, OutcallError } from "../errors.ts";
+import type { PartHealth } from "../health.ts";
 import { logger } from "../log.ts";
 import type { Cidr } from "../net/cidr.ts";
 import { BypassWatch } from "./bypass.ts";
@@ -15,9 +16,16 @@ import { ContainerManager, type ContainerManagerOptions } from "./containers.ts"
 import { Engine, type EngineEvent } from "./engine.ts";
 import { AgentIndex, LOOKUP_TIMEOUT_MS, type PinnedPort } from "./identity.ts";
 import { PREFIX } from "./managed.ts";
-import type { NamespaceAgents } from "../namespace/agents.ts";
 import { type NetworkHooks, NetworkManager } from "./networks.ts";
 import type { HostRoute } from "./subnets.ts";
+
+/** Agents at addresses of our networks that are no containers. */
+export interface OtherAgents {
+  /** The agent at this address. */
+  at(address: string): Agent | undefined;
+  /** The agents on this network, by its full name. */
+  on(network: string): readonly Agent[];
+}
 
 /** What the daemon gives its Docker part. */
 export interface DockerOptions {
@@ -31,8 +39,7 @@ export interface DockerOptions {
   /** The networks under enforcement now, those that Docker does not know included. */
   readonly segments: () => readonly Segment[];
   readonly containers: Omit<ContainerManagerOptions, "engine" | "networks">;
-  /** Agents that are no containers. */
-  readonly namespaceAgents: Pick<NamespaceAgents, "at" | "on">;
+  readonly namespaceAgents: OtherAgents;
   /** Which port may speak from which address now. */
   readonly pins: () => readonly PinnedPort[];
 }

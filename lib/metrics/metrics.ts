@@ -5,12 +5,13 @@
  * No label holds what an agent chooses: names of hosts or agents would be series without end.
  */
 import { Counter, Gauge, Registry } from "prom-client";
-import type { DnsCacheStats, DnsStatus, PartHealth, ProxyStatus } from "../api/services.ts";
+import type { DnsCacheStats, DnsStatus, ProxyStatus } from "../api/services.ts";
+import type { PolicyLoads } from "../api/status.ts";
 import type { FirewallCounter } from "../bridge/drops/counters.ts";
 import type { DropStats } from "../bridge/drops/reader.ts";
 import { messageOf } from "../errors.ts";
+import type { PartHealth } from "../health.ts";
 import { logger } from "../log.ts";
-import type { PolicyLoads } from "../policy.ts";
 import type { RuleCounter } from "../rules/counters.ts";
 import { VERSION } from "../version.ts";
 import { DecisionMetrics } from "./decisions.ts";

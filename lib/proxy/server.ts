@@ -3,11 +3,12 @@
  * answers to what the thread asks.
  */
 import type { Agent, AgentDirectory } from "../agents.ts";
-import type { AgentTunnels, PartHealth, ProxyService, ProxyStatus } from "../api/services.ts";
+import type { AgentTunnels, ProxyService, ProxyStatus } from "../api/services.ts";
 import type { GatewayService } from "../bridge/segment.ts";
 import type { DecisionLog } from "../decision.ts";
 import { LookupError } from "../dns/lookup.ts";
 import { messageOf } from "../errors.ts";
+import type { PartHealth } from "../health.ts";
 import { logger, logRemote } from "../log.ts";
 import { type Hostname, parseHost } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";

@@ -11,6 +11,20 @@ export interface DecisionFilter {
   readonly host?: string | undefined;
 }
 
+/** Which decisions to list: the newest that suit. */
+export interface DecisionQuery extends DecisionFilter {
+  /** Milliseconds since 1970. */
+  readonly sinceMs?: number | undefined;
+  readonly limit: number;
+}
+
+/** Decisions, oldest first. */
+export interface DecisionList {
+  readonly decisions: readonly Decision[];
+  /** Why older ones may be missing; null: they are all there. */
+  readonly incomplete: string | null;
+}
+
 /** The host that an attempt was about, or its address; empty when neither is known. */
 export function hostOf({ host, address }: Decision["attempt"]): string {
   return host ?? address ?? "";

@@ -4,9 +4,9 @@
  * Nothing that decides ever waits for it. A disk that is full, damaged or gone costs records, which
  * are counted; it is said in the log once a minute and in the daemon's health for as long as it lasts.
  */
-import type { PartHealth } from "../api/services.ts";
 import type { DecisionSink } from "../decision.ts";
 import { messageOf } from "../errors.ts";
+import type { PartHealth } from "../health.ts";
 import { logger } from "../log.ts";
 import { Backlog, type Overflow } from "./backlog.ts";
 import type { FromWriter, ToWriter } from "./protocol.ts";

@@ -2,25 +2,11 @@
 import type { DecisionService } from "../api/services.ts";
 import type { Decision, DecisionLog, Recorded } from "../decision.ts";
 import { messageOf } from "../errors.ts";
-import { type DecisionFilter, matches } from "./filter.ts";
+import { type DecisionFilter, type DecisionList, type DecisionQuery, matches } from "./filter.ts";
 import type { HistoryLookup } from "./lookup.ts";
 import { decisionSchema } from "./schema.ts";
 import { DecisionStreams, type Subscription } from "./streams.ts";
 import type { DecisionStats, HistoryQuery, Row, StatsQuery } from "./table.ts";
-
-/** Which decisions to list: the newest that suit. */
-export interface DecisionQuery extends DecisionFilter {
-  /** Milliseconds since 1970. */
-  readonly sinceMs?: number | undefined;
-  readonly limit: number;
-}
-
-/** Decisions, oldest first. */
-export interface DecisionList {
-  readonly decisions: readonly Decision[];
-  /** Why older ones may be missing; null: they are all there. */
-  readonly incomplete: string | null;
-}
 
 /** A record from disk; none if it is of another schema than ours, or damaged. */
 function recordedIn({ sequence, record }: Row): Recorded[] {

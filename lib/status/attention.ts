@@ -1,6 +1,6 @@
 /** What needs an operator, and what to run for it. */
 import type { DaemonStatus } from "../api/status.ts";
-import type { PartHealth } from "../api/services.ts";
+import type { PartHealth } from "../health.ts";
 
 /** One thing to look at. */
 export type Attention = DaemonStatus["attention"][number];

@@ -1,6 +1,6 @@
 /** What was blocked of late, attempts that are alike taken together. */
-import type { DaemonStatus } from "../api/status.ts";
 import type { DecisionService } from "../api/services.ts";
+import type { DaemonStatus } from "../api/status.ts";
 import type { Decision } from "../decision.ts";
 import { whatText } from "../rules/words.ts";
 

@@ -1,9 +1,8 @@
 /** The daemon's state on one screen, gathered from its parts when somebody asks. */
 import type { AgentDirectory } from "../agents.ts";
-import type { BridgeStatus, DecisionService, PartHealth } from "../api/services.ts";
-import type { DaemonStatus, StatusService } from "../api/status.ts";
-import { worst } from "../health.ts";
-import type { PolicyLoads } from "../policy.ts";
+import type { BridgeStatus, DecisionService } from "../api/services.ts";
+import type { DaemonStatus, PolicyLoads, StatusService } from "../api/status.ts";
+import { type PartHealth, worst } from "../health.ts";
 import { VERSION } from "../version.ts";
 import { attentionTo } from "./attention.ts";
 import { blockedOfLate } from "./blocked.ts";

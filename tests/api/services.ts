@@ -1,11 +1,5 @@
 /** A daemon's worth of plain answers for tests of the API and of the command line. */
-import type { DaemonStatus } from "../../lib/api/status.ts";
 import type { ActiveGrant } from "../../lib/api/grants.ts";
-import { OutcallError } from "../../lib/errors.ts";
-import type { Decision } from "../../lib/decision.ts";
-import { matches } from "../../lib/record/filter.ts";
-import type { StreamEvent, Subscription } from "../../lib/record/streams.ts";
-import type { DecisionStats } from "../../lib/record/table.ts";
 import type {
   AgentAttachRequest,
   AgentJoinRequest,
@@ -13,11 +7,17 @@ import type {
   HostServices,
   NetworkCreateRequest,
   NetworkStatus,
-  PartHealth,
   RuleSummary,
 } from "../../lib/api/services.ts";
+import type { DaemonStatus } from "../../lib/api/status.ts";
+import type { Decision } from "../../lib/decision.ts";
+import { OutcallError } from "../../lib/errors.ts";
+import type { PartHealth } from "../../lib/health.ts";
 import { explainDecision } from "../../lib/record/explain.ts";
+import { matches } from "../../lib/record/filter.ts";
+import type { StreamEvent, Subscription } from "../../lib/record/streams.ts";
 import { suggest } from "../../lib/record/suggest.ts";
+import type { DecisionStats } from "../../lib/record/table.ts";
 import { explain } from "../../lib/rules/explain.ts";
 import { PolicyHistory } from "../../lib/rules/history.ts";
 import { emptyPolicy } from "../../lib/rules/policy.ts";

@@ -3,8 +3,8 @@
  * reader that is late or gone costs records, which are counted where the kernel tells, and never a
  * packet's verdict.
  */
-import type { PartHealth } from "../../api/services.ts";
 import { messageOf } from "../../errors.ts";
+import type { PartHealth } from "../../health.ts";
 import { deviceName } from "../../linux/devices.ts";
 import { GroupTakenError, PacketLog } from "../../linux/nflog.ts";
 import { logger } from "../../log.ts";
