@@ -4,14 +4,24 @@
  * over real sockets.
  */
 import assert from "node:assert/strict";
+import { Hostname } from "../../lib/net/host.ts";
 import { bytesOf, textOf } from "../../lib/proxy/bytes.ts";
+import { parseClientHello } from "../../lib/proxy/client_hello.ts";
 import { normalisePath } from "../../lib/proxy/target.ts";
 import { eventually } from "../eventually.ts";
 import { labTest } from "../lab/requirements.ts";
-import { Random, SEED } from "../random.ts";
-import { SOCKET_RUNS } from "./fuzz.ts";
+import { hex, Random, SEED } from "../random.ts";
+import { HELLO_RUNS, SOCKET_RUNS } from "./fuzz.ts";
+import { soundHellos } from "./hellos.ts";
 import { Origin, type RawClient } from "./raw.ts";
-import { readByOthers, READER_TOOLS, type Reading, type Received } from "./readers.ts";
+import {
+  hellosOfOpenssl,
+  namesByOpenssl,
+  readByOthers,
+  READER_TOOLS,
+  type Reading,
+  type Received,
+} from "./readers.ts";
 import { getRequest, Lab, ok } from "./support.ts";
 
 /** Bytes that mean something in framing. */
@@ -256,3 +266,25 @@ labTest(
     assert.ok(passedOn > SOCKET_RUNS / 10, `only ${passedOn} were passed on: it tests little`);
   },
 );
+
+labTest("whatever hello names the host for us, names it for OpenSSL", {
+  tools: READER_TOOLS,
+}, async () => {
+  const random = new Random();
+  const host = "a.example";
+  const seeds = [...await hellosOfOpenssl(), ...soundHellos(host).map(([, bytes]) => bytes)];
+  const spice = [...bytesOf(host), 0, 1, 2, 9, 22, 43, 255];
+  const accepted: Uint8Array[] = [];
+  for (let run = 0; run < HELLO_RUNS; run++) {
+    const bytes = random.mutate(random.pick(seeds), spice);
+    const read = parseClientHello(bytes);
+    if (read.kind === "hello" && read.serverName?.name === host) accepted.push(bytes);
+  }
+  const names = await namesByOpenssl(accepted);
+  for (const [index, name] of names.entries()) {
+    const what = `OUTCALL_FUZZ_SEED=${SEED}, hello ${hex(accepted[index] ?? new Uint8Array())}`;
+    assert.ok(name === null || Hostname.parse(name)?.name === host, `${name} in ${what}`);
+  }
+  const readByBoth = names.filter((name) => name !== null).length;
+  assert.ok(readByBoth > HELLO_RUNS / 20, `only ${readByBoth} hellos were read: it tests little`);
+});

@@ -7,6 +7,9 @@ const RUNS = Number(Deno.env.get("OUTCALL_FUZZ_RUNS") ?? 50_000);
 /** How many inputs a test tries that sends them through sockets. */
 export const SOCKET_RUNS = Math.ceil(RUNS / 25);
 
+/** How many ClientHellos are given to another TLS library. */
+export const HELLO_RUNS = Math.ceil(RUNS / 5);
+
 /** Runs `check` on `RUNS` inputs; a failure names the seed and shows the input. */
 export function fuzz(
   inputs: (random: Random) => Uint8Array,
