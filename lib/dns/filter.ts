@@ -392,8 +392,11 @@ export class DnsFilter implements PacketHandler {
         ? this.#fail(asked, "zero_ttl", judgement)
         : this.#allow(asked, judgement, passing);
     }
+    const { limits, opener } = this.#parts;
+    // Asking for one cached name again and again must not fill the kernel's transactions.
+    if (!limits.mayWait(agent)) return this.#fail(asked, "limit", judgement);
     const learned = { agent, hostname, addresses, openings, lifeSecs };
-    return this.#whenOpened(asked, passing, this.#parts.opener.open(learned));
+    return this.#whenOpened(asked, passing, limits.track(agent, opener.open(learned)));
   }
 
   async #whenOpened(

@@ -72,17 +72,22 @@ export class LookupLimits {
     this.#names = new NameBudget(options.maxNames ?? MAX_NAMES, now);
   }
 
+  /** Whether `agent` may wait for one more answer. */
+  mayWait(agent: Agent): boolean {
+    return this.#waiting.admits(agent.address);
+  }
+
   /** Why `agent` may not have `hostname` asked for, or null; counts the name when it may. */
   refusal(agent: Agent, hostname: Hostname, verdict: Verdict): Reason | null {
-    if (!this.#waiting.admits(agent.address)) return "limit";
+    if (!this.mayWait(agent)) return "limit";
     if (verdict.dns?.namesHost === true) return null;
     if (isTunnelShaped(hostname)) return "name_shape";
     const rule = verdict.rule?.id ?? "";
     return this.#names.admits(agent.address, rule, hostname.name) ? null : "name_rate";
   }
 
-  /** Counts `lookup` as one that `agent` waits for until it settles; returns its outcome. */
-  track<T>(agent: Agent, lookup: Promise<T>): Promise<T> {
-    return this.#waiting.track(agent.address, lookup);
+  /** Counts `awaited` as what `agent` waits for until it settles; returns its outcome. */
+  track<T>(agent: Agent, awaited: Promise<T>): Promise<T> {
+    return this.#waiting.track(agent.address, awaited);
   }
 }

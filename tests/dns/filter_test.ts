@@ -4,7 +4,7 @@ import { Buffer } from "node:buffer";
 import type { AgentDirectory } from "../../lib/agents.ts";
 import { type Decision, DecisionLog } from "../../lib/decision.ts";
 import { DnsCache } from "../../lib/dns/cache.ts";
-import type { AddressOpener } from "../../lib/dns/opener.ts";
+import type { AddressOpener, OpenedAddresses } from "../../lib/dns/opener.ts";
 import { DnsFilter, type QuerySource } from "../../lib/dns/filter.ts";
 import { LookupLimits } from "../../lib/dns/limits.ts";
 import { Resolver } from "../../lib/dns/resolver.ts";
@@ -589,6 +589,34 @@ Deno.test("an agent that waits for too much is refused, and others are not", asy
   assert.equal((await other).rcode, "NOERROR");
   await Promise.all(waiting);
   assert.equal((await world.ask("c.test")).rcode, "NOERROR");
+});
+
+Deno.test("D12: one agent cannot have the kernel open more and more at once", async () => {
+  const agents = new TestDirectory();
+  agents.add(AGENT.address, "coder");
+  agents.add("10.200.0.3", "other");
+  const gate = Promise.withResolvers<OpenedAddresses>();
+  await using world = new World(
+    [{ id: "direct", condition: 'http.host == "a.test"', mode: "direct_ip" }],
+    replying(({ message }) => ({
+      answers: [{
+        name: message.questions[0]?.name ?? "",
+        type: "A",
+        ttl: 60,
+        data: "93.184.216.34",
+      }],
+    })),
+    { agents, maxWaiting: 2, opener: { open: () => gate.promise } },
+  );
+  const waiting = [world.ask("a.test"), world.ask("a.test")];
+  await eventually(() => world.cache.stats().entries === 1);
+  assert.equal((await world.ask("a.test")).rcode, "SERVFAIL");
+  assert.equal(world.decision().reason, "limit");
+  const other = world.ask("a.test", "A", { source: { address: "10.200.0.3", transport: "udp" } });
+  gate.resolve({ addresses: new Set(["93.184.216.34"]), lifeSecs: 60, refusal: null });
+  assert.equal((await other).rcode, "NOERROR");
+  await Promise.all(waiting);
+  assert.equal((await world.ask("a.test")).rcode, "NOERROR");
 });
 
 const broken: readonly (readonly [string, Overrides])[] = [
