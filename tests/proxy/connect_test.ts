@@ -295,6 +295,26 @@ Deno.test("the address that was checked is the one that is dialled; restricted o
   assert.equal(origin.received.length, 1);
 });
 
+Deno.test("an address that refuses is followed by the next one, of either family", async () => {
+  await using four = Origin.echoing();
+  await using six = new Origin(four.serve, "::1");
+  const names = {
+    "four.example": ["::1", "127.0.0.9", "127.0.0.1"],
+    "six.example": ["127.0.0.9", "::1"],
+  };
+  await using lab = await Lab.start({
+    rules: [tunnelRule("four.example", four), tunnelRule("six.example", six)],
+    names,
+  });
+  for (const [host, origin] of [["four.example", four], ["six.example", six]] as const) {
+    using client = await open(lab, `${host}:${origin.port}`);
+    await client.send(join(clientHello({ names: [host] }), bytesOf("x")));
+    await client.until(/x$/);
+  }
+  const dialled = (await lab.recent()).map(({ attempt }) => attempt.address);
+  assert.deepEqual(dialled, ["127.0.0.1", "::1"]);
+});
+
 Deno.test("a rule on network.ip decides once the address is known (D32)", async () => {
   await using origin = Origin.echoing();
   const names = { "a.example": ["127.0.0.1"], "b.example": ["127.0.0.2"] };
