@@ -27,7 +27,7 @@ export interface ProxyLimits {
 
 /**
  * S006-FR-010, -011 and -015. One package manager opens some 300 tunnels at once, so 512 for an
- * agent; eight such agents fill the whole, at two descriptors each still far below the usual
+ * agent. All together have eight times as many, at two descriptors each still far below the usual
  * limit of open files.
  */
 export const DEFAULT_LIMITS: ProxyLimits = {
