@@ -57,7 +57,8 @@ export function parseAbsolute(target: string): AbsoluteTarget | TargetProblem {
   const path = match[2] === undefined || match[2] === "" ? "/" : match[2];
   // A backslash right behind the authority: browsers read it as a slash, RFC 3986 as an error.
   if (!path.startsWith("/")) return "malformed authority";
-  if (/%(?![0-9A-Fa-f]{2})/.test(path)) return "malformed percent-encoding in the path";
+  // Where strings end with NUL, the path would, too.
+  if (/%(?:00|(?![0-9A-Fa-f]{2}))/.test(path)) return "malformed percent-encoding in the path";
   return { host: authority.host, port: authority.port ?? 80, path, query: match[3] ?? "" };
 }
 

@@ -111,6 +111,18 @@ export const REFUSED_HEADS: readonly (readonly [string, string, number, RegExp])
   ],
   ["broken escape", head("GET http://a.example/%zz HTTP/1.1", "Host: a.example"), 400, /percent/],
   [
+    "escaped NUL",
+    head("GET http://a.example/admin%00/x HTTP/1.1", "Host: a.example"),
+    400,
+    /percent/,
+  ],
+  [
+    "escape by Microsoft",
+    head("GET http://a.example/%u002e HTTP/1.1", "Host: a.example"),
+    400,
+    /percent/,
+  ],
+  [
     "doubled escape",
     head("GET http://a.example/%%32e HTTP/1.1", "Host: a.example"),
     400,
