@@ -140,6 +140,12 @@ const FORWARDED: readonly {
     hears: /^HTTP\/1\.1 400 /,
   },
   {
+    name: "ADV-HTTP-08 a body that is longer than the rule allows",
+    steps: [send(post("Content-Length: 16777217"))],
+    arrives: [],
+    hears: /^HTTP\/1\.1 413 /,
+  },
+  {
     name: "ADV-HTTP-09 a body that is shorter than declared breaks off",
     steps: [send(`${post("Content-Length: 9")}abc`)],
     after: "never",
