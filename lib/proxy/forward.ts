@@ -269,7 +269,13 @@ class Transfer {
     const head = bytesOf(renderHead(statusLine(response), fields));
     const isWaiting = this.upstream.buffered.length > 0;
     const body = readBody(this.upstream, response.body);
-    await writeMessage(this.client, head, framing, body, isWaiting);
+    try {
+      await writeMessage(this.client, head, framing, body, isWaiting);
+    } catch (thrown) {
+      // Half an answer must not look whole either, to a client that only its end tells.
+      if (framing.kind === "until_close") this.client.abort();
+      throw thrown;
+    }
     return persistent;
   }
 

@@ -566,6 +566,18 @@ Deno.test("an upstream that fails or cheats gives 502 before the answer has begu
   assert.ok((await lab.record()).every((line) => line === "allow http rule"));
 });
 
+Deno.test("a client that knows no chunks is told by a reset that an answer is not whole", async () => {
+  await using origin = Origin.answering(
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+  );
+  await using lab = await Lab.start({ rules: [ALLOW_A] });
+  using client = await lab.connect();
+  await client.send(`GET http://a.example:${origin.port}/ HTTP/1.0\r\n\r\n`);
+  await assert.rejects(async () => {
+    while (await client.conn.read(new Uint8Array(1000)) !== null);
+  }, Deno.errors.ConnectionReset);
+});
+
 Deno.test("a name that does not resolve, or an address that refuses, is 502 and generic (S006-EC-002, EC-003)", async () => {
   await using lab = await Lab.start({
     rules: [{ condition: "true" }],
