@@ -333,7 +333,9 @@ export class AgentIndex implements AgentDirectory {
       this.#engine.network(segment.network),
       this.#engine.containers(),
     ]);
-    this.#settleOwners(segment, pins, network ?? { Containers: {} });
+    // Of a network that Docker does not know, it cannot say whose the ports are: one that was adopted
+    // without Docker goes by its bridge's name until Docker has told its own.
+    if (network !== null) this.#settleOwners(segment, pins, network);
     const claims = network === null
       ? new Map<string, Agent>()
       : claimsOf(segment, network, await this.#namesOf(containers, network));

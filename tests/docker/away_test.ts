@@ -275,3 +275,32 @@ Deno.test("an agent without Docker is known by its cable, whether Docker answers
   });
   assert.deepEqual(agents.identify(LOCAL.address), LOCAL);
 });
+
+Deno.test("a network adopted without Docker costs no agent its name when Docker is back (D5)", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "outcall-away-" });
+  const path = `${folder}/docker.sock`;
+  const mac = "02:42:0a:c8:00:02";
+  const endpoint = { Name: "worker", MacAddress: mac, IPv4Address: "10.200.0.2/24" };
+  await using _docker = Deno.serve({ path, onListen: () => {} }, ({ url }) => {
+    const { pathname } = new URL(url);
+    if (pathname.endsWith("/containers/json")) {
+      return Response.json([{ Id: "c1", Names: ["/worker"], Labels: {}, ImageID: "i1" }]);
+    }
+    return pathname.endsWith("/networks/outcall-a")
+      ? Response.json({ Name: "outcall-a", Containers: { c1: endpoint } })
+      : Response.json({ message: "no such network" }, { status: 404 });
+  });
+  // By its bridge's name at first, as when the daemon has started without Docker.
+  let segment = { ...SEGMENT, network: SEGMENT.bridge };
+  const agents = new AgentIndex({
+    engine: new Engine(path),
+    segments: () => [segment],
+    namespaceAgent: NO_NAMESPACE_AGENTS.at,
+    pins: () => [{ index: 7, mac, address: "10.200.0.2" }],
+  });
+  agents.startFollowing();
+  assert.equal((await agents.identify("10.200.0.2"))?.name, "");
+  segment = SEGMENT;
+  assert.equal((await agents.identify("10.200.0.2"))?.name, "worker");
+  await Deno.remove(folder, { recursive: true });
+});
