@@ -45,9 +45,13 @@ labTest("Docker goes and comes back while an agent lives", { tools: TOOLS }, asy
     const parts: { name: string; state: string }[] = Object(body).parts;
     return { status, docker: parts.find(({ name }) => name === "docker")?.state ?? "none" };
   };
-  const stopDocker = async (): Promise<void> => {
-    await lab.host.must(["bash", "-c", "p=$(cat /run/docker.pid); kill $p; tail --pid=$p -f"]);
+  /** @param untilItEnds What is to be seen as soon as the daemon has lost Docker. */
+  const stopDocker = async (untilItEnds?: () => Promise<void>): Promise<void> => {
+    const docker = (await lab.host.must(["cat", "/run/docker.pid"])).trim();
+    await lab.host.kill(Number(docker), "TERM");
     await eventually(async () => (await health()).docker === "degraded");
+    await untilItEnds?.();
+    await lab.host.must(["tail", "-f", "/dev/null", `--pid=${docker}`]);
   };
   /** Everything but the allowed, and that nothing of it arrives. */
   const nothingElseArrives = async (): Promise<void> => {
@@ -61,7 +65,35 @@ labTest("Docker goes and comes back while an agent lives", { tools: TOOLS }, asy
   };
 
   assert.deepEqual([await ask("api.openai.com"), await ask("github.com")], ["200", "200"]);
-  await stopDocker();
+  await t.step(
+    "a name that only Docker knows resolves nothing, though it just did (D5)",
+    async () => {
+      // It asks all the while, so that the DNS thread has known it by name until this very moment.
+      const look = "dig @10.200.0.1 +tries=1 +time=1 api.openai.com | grep -o 'status: [A-Z]*'";
+      const looking = lab.host.spawn([
+        ...[
+          "nsenter",
+          "--target",
+          pid,
+          "--net",
+          "--",
+          "bash",
+          "-c",
+          `until [ -e /run/enough ]; do ${look}; done`,
+        ],
+      ]);
+      await looking.line("stdout", (line) => line === "status: NOERROR");
+      await stopDocker(async () => {
+        const before = looking.stdout.length;
+        // The first one may have been under way.
+        for (let round = before + 1; round < before + 4; round++) {
+          assert.equal(await looking.line("stdout", () => true, round), "status: NXDOMAIN");
+        }
+      });
+      await lab.host.write("/run/enough", "");
+      await looking.ended;
+    },
+  );
 
   await t.step("enforcement goes on; a name that only Docker knows opens nothing", async () => {
     assert.deepEqual(await health(), { status: 200, docker: "degraded" });
