@@ -457,7 +457,7 @@ class Daemon {
       bridge: {
         status: () => this.#bridges.status(),
         up: () => this.#enforcement.up(),
-        down: () => this.#bridges.down(() => this.#attachedContainers()),
+        down: () => this.#enforcement.down(() => this.#attachedContainers()),
       },
       policy: this.#policy,
       grants: this.#grants,
@@ -564,7 +564,9 @@ class Daemon {
       {
         name: "proxy",
         state: proxy?.running === false ? "failed" : "ok",
-        detail: proxy === undefined ? "disabled" : proxy.listen_addresses.join(", "),
+        detail: proxy === undefined
+          ? "disabled"
+          : proxy.listen_addresses.join(", ") || "not listening",
       },
       ...(this.#proxy === null ? [] : [this.#proxy.workerHealth()]),
       this.#docker.health(),
