@@ -55,7 +55,9 @@ export class Resolver implements AnswerSource {
     const startedMs = performance.now();
     const response = await this.upstream.ask(question, dnssecOk);
     const answer = rebuildAnswer(question, response, dnssecOk);
-    if (answer === null) throw new UpstreamError("the upstream's answer is a CNAME loop");
+    if (answer === null) {
+      throw new UpstreamError("the upstream's answer is a loop of aliases, or too large");
+    }
     this.cache.set(key, question, answer);
     return { answer, ageSecs: 0, upstreamMs: Math.round(performance.now() - startedMs) };
   }
