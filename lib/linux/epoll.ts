@@ -1,4 +1,5 @@
 /** Waiting for many sockets at once: epoll(7), edge-triggered. */
+import { EINTR } from "./errno.ts";
 import { bindLibc, checked, lastErrno, SystemError } from "./libc.ts";
 
 // include/uapi/linux/eventpoll.h
@@ -11,8 +12,6 @@ const EPOLLERR = 0x8;
 const EPOLLHUP = 0x10;
 const EPOLLRDHUP = 0x2000;
 const EPOLLET = 0x80000000;
-// include/uapi/asm-generic/errno-base.h
-const EINTR = 4;
 
 /** struct epoll_event is packed on x86-64 alone; the descriptor is what we keep in its data. */
 const EVENT_BYTES = Deno.build.arch === "x86_64" ? 12 : 16;

@@ -3,7 +3,7 @@
  *
  * Each part names the few calls it makes through {@linkcode bindLibc}; finding the library and
  * reading `errno` is settled here. Numbers of socket options, message types and so on stand beside
- * the code that uses them.
+ * the code that uses them; those that several parts use, in sockets.ts and errno.ts.
  */
 import { getSystemErrorName } from "node:util";
 

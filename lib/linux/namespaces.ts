@@ -1,4 +1,5 @@
 /** Leaving behind what a process was started with: its network (unshare(2)), its open files. */
+import { EBADF } from "./errno.ts";
 import { bindLibc, checked, lastErrno, SystemError } from "./libc.ts";
 
 // include/uapi/linux/sched.h
@@ -7,8 +8,6 @@ const CLONE_NEWNET = 0x40000000;
 // include/uapi/linux/fcntl.h
 const F_SETFD = 2;
 const FD_CLOEXEC = 1;
-// include/uapi/asm-generic/errno-base.h
-const EBADF = 9;
 
 const libc = bindLibc({
   unshare: { parameters: ["i32"], result: "i32" },

@@ -3,25 +3,25 @@
  * and what the kernel tells of one logged packet. The packet's own bytes are the sender's, and are
  * only copied here.
  */
+import { EBUSY, ENOBUFS, EPERM } from "./errno.ts";
 import { SystemError } from "./libc.ts";
 import {
   attribute,
   concat,
   NetlinkFormatError,
   type NetlinkMessage,
-  NetlinkSocket,
   parseAttributes,
   readCString,
   u32,
 } from "./netlink.ts";
-import { NETLINK_NETFILTER, nfgenmsg, NFGENMSG_BYTES } from "./nfnetlink.ts";
+import { NETLINK_NETFILTER, NetlinkSocket } from "./netlink_socket.ts";
+import { nfgenmsg, NFGENMSG_BYTES, NFPROTO_UNSPEC } from "./nfnetlink.ts";
 
 // include/uapi/linux/netfilter/nfnetlink.h
 const NFNL_SUBSYS_ULOG = 4;
 const NFULNL_MSG_PACKET = NFNL_SUBSYS_ULOG << 8;
 const NFULNL_MSG_CONFIG = (NFNL_SUBSYS_ULOG << 8) | 1;
 
-const NFPROTO_UNSPEC = 0;
 const NFULNL_CFG_CMD_BIND = 1;
 const NFULNL_COPY_PACKET = 2;
 const NFULNL_CFG_F_SEQ = 1;
@@ -41,9 +41,6 @@ const NFULA_SEQ = 12;
 const NFULA_VLAN = 20;
 
 const MAC_BYTES = 6;
-const EPERM = 1;
-const ENOBUFS = 105;
-const EBUSY = 16;
 
 /** The kernel keeps packets back until a datagram is full or this old, so that one wakes us for many. */
 const BATCH_MS = 100;

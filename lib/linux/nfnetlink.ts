@@ -1,7 +1,7 @@
 /** What all parts of netfilter have in common over netlink (include/uapi/linux/netfilter/nfnetlink.h). */
 
-/** Number of the netlink protocol (include/uapi/linux/netlink.h). */
-export const NETLINK_NETFILTER = 12;
+/** Family of messages that are about none. */
+export const NFPROTO_UNSPEC = 0;
 
 /** struct nfgenmsg: family u8, version u8, resource id u16 in network byte order. */
 export const NFGENMSG_BYTES = 4;

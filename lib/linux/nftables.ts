@@ -5,16 +5,15 @@
  */
 import {
   attribute,
-  type BatchMessage,
   concat,
   cString,
   nested,
   NetlinkFormatError,
-  NetlinkSocket,
   NLM_F_CREATE,
   parseAttributes,
 } from "./netlink.ts";
-import { NETLINK_NETFILTER, nfgenmsg, NFGENMSG_BYTES } from "./nfnetlink.ts";
+import { type BatchMessage, NETLINK_NETFILTER, NetlinkSocket } from "./netlink_socket.ts";
+import { nfgenmsg, NFGENMSG_BYTES, NFPROTO_UNSPEC } from "./nfnetlink.ts";
 
 const NFNL_SUBSYS_NFTABLES = 10;
 const NFNL_MSG_BATCH_BEGIN = 0x10;
@@ -30,7 +29,6 @@ const NFTA_LIST_ELEM = 1;
 const NFTA_SET_ELEM_KEY = 1;
 const NFTA_SET_ELEM_TIMEOUT = 4;
 const NFTA_DATA_VALUE = 1;
-const NFPROTO_UNSPEC = 0;
 const NFPROTO_INET = 1;
 
 /** An attribute holds 64 KiB, and an element takes 44 bytes at most. */

@@ -1,14 +1,11 @@
 /** Who is at the other end of a Unix socket, on the kernel's word. */
+import { ENOPROTOOPT } from "./errno.ts";
 import { bindLibc, checked, lastErrno, SystemError } from "./libc.ts";
+import { POLLIN, SOL_SOCKET } from "./sockets.ts";
 
 // include/uapi/asm-generic/socket.h
-const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const SO_PEERPIDFD = 77;
-// include/uapi/asm-generic/poll.h
-const POLLIN = 1;
-// include/uapi/asm-generic/errno.h
-const ENOPROTOOPT = 92;
 /** struct ucred: three 32-bit numbers. */
 const UCRED_BYTES = 12;
 

@@ -3,9 +3,9 @@
  * "classic" BPF as in Documentation/networking/filter.rst of the kernel).
  */
 import { bindLibc, checked } from "./libc.ts";
+import { SOL_SOCKET } from "./sockets.ts";
 
 // include/uapi/asm-generic/socket.h
-const SOL_SOCKET = 1;
 const SO_ATTACH_FILTER = 26;
 const SO_DETACH_FILTER = 27;
 const SO_MEMINFO = 55;

@@ -1,5 +1,7 @@
 /** Bytes from socket to socket without a copy into this process: splice(2) by way of a pipe. */
+import { EAGAIN, EINTR } from "./errno.ts";
 import { bindLibc, checked, lastErrno, SystemError } from "./libc.ts";
+import { AGAIN } from "./sockets.ts";
 
 // include/uapi/asm-generic/fcntl.h, include/uapi/linux/fcntl.h
 const O_NONBLOCK = 0o4000;
@@ -8,9 +10,6 @@ const F_SETPIPE_SZ = 1031;
 // include/linux/splice.h
 const SPLICE_F_MOVE = 1;
 const SPLICE_F_NONBLOCK = 2;
-// include/uapi/asm-generic/errno-base.h
-const EINTR = 4;
-const EAGAIN = 11;
 
 /**
  * What one pipe holds at most. Larger ones move few more bytes a second, and a reader that stalls
@@ -25,9 +24,6 @@ const libc = bindLibc({
   splice: { parameters: ["i32", "pointer", "i32", "pointer", "usize", "u32"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
 });
-
-/** The socket has nothing to read, or no room, at this moment. */
-export const AGAIN = -1;
 
 /** A pipe between two sockets. */
 export class Pipe {

@@ -3,30 +3,21 @@
  * of 64-bit little-endian Linux.
  */
 import { Ip } from "../net/ip.ts";
+import { EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, EPROTO } from "./errno.ts";
 import { bindLibc, checked, lastErrno, SystemError } from "./libc.ts";
+import { AF_INET, AF_INET6, AGAIN, SOCK_CLOEXEC, SOCK_NONBLOCK, SOL_SOCKET } from "./sockets.ts";
 
 // include/linux/socket.h, include/linux/net.h, include/uapi/linux/tcp.h
-const AF_INET = 2;
-const AF_INET6 = 10;
 const SOCK_STREAM = 1;
-const SOCK_NONBLOCK = 0o4000;
-const SOCK_CLOEXEC = 0o2000000;
 const IPPROTO_TCP = 6;
 const TCP_NODELAY = 1;
 const SHUT_WR = 1;
 const SHUT_RDWR = 2;
 const MSG_NOSIGNAL = 0x4000;
 // include/uapi/asm-generic/socket.h
-const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
 const SO_ERROR = 4;
 const SO_LINGER = 13;
-// include/uapi/asm-generic/errno-base.h, errno.h
-const EINTR = 4;
-const EAGAIN = 11;
-const EPROTO = 71;
-const ECONNABORTED = 103;
-const EINPROGRESS = 115;
 
 /** struct linger, on and with no time to linger: closing discards what was not sent, by a reset. */
 const NO_LINGER = Int32Array.of(1, 0);
@@ -55,9 +46,6 @@ const libc = bindLibc({
   shutdown: { parameters: ["i32", "i32"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
 });
-
-/** Nothing to read, no room, or nobody to accept at this moment. */
-export const AGAIN = -1;
 
 const name = new Uint8Array(SOCKADDR_IN6_BYTES);
 const nameView = new DataView(name.buffer);

@@ -2,20 +2,20 @@
  * UDP sockets by system call: many packets for each one (recvmmsg(2), sendmmsg(2)), and descriptors
  * that another thread of this process can use. Layouts are those of 64-bit little-endian Linux.
  */
+import { EAGAIN, EINTR } from "./errno.ts";
 import { bindLibc, checked, lastErrno, SystemError } from "./libc.ts";
+import {
+  AF_INET,
+  MSG_DONTWAIT,
+  MSG_TRUNC,
+  SO_RCVBUFFORCE,
+  SOCK_CLOEXEC,
+  SOCK_NONBLOCK,
+  SOL_SOCKET,
+} from "./sockets.ts";
 
 // include/linux/socket.h, include/linux/net.h, include/uapi/asm-generic/socket.h
-const AF_INET = 2;
 const SOCK_DGRAM = 2;
-const SOCK_NONBLOCK = 0o4000;
-const SOCK_CLOEXEC = 0o2000000;
-const SOL_SOCKET = 1;
-const SO_RCVBUFFORCE = 33;
-const MSG_TRUNC = 0x20;
-const MSG_DONTWAIT = 0x40;
-// include/uapi/asm-generic/errno-base.h
-const EINTR = 4;
-const EAGAIN = 11;
 
 /** struct sockaddr_in: family u16, port u16 and address, both in network byte order, 8 unused. */
 const SOCKADDR_BYTES = 16;

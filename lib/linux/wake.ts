@@ -1,13 +1,11 @@
 /** Waiting for sockets in one thread, and being woken by another one: poll(2), eventfd(2). */
+import { EINTR } from "./errno.ts";
 import { bindLibc, checked, lastErrno, SystemError } from "./libc.ts";
+import { POLLFD_BYTES, POLLIN } from "./sockets.ts";
 
-// include/uapi/linux/eventfd.h, include/uapi/asm-generic/poll.h
+// include/uapi/linux/eventfd.h
 const EFD_NONBLOCK = 0o4000;
 const EFD_CLOEXEC = 0o2000000;
-const POLLIN = 1;
-const EINTR = 4;
-/** struct pollfd: descriptor i32, events i16, returned events i16. */
-const POLLFD_BYTES = 8;
 
 const libc = bindLibc({
   eventfd: { parameters: ["u32", "i32"], result: "i32" },

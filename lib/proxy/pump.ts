@@ -1,5 +1,6 @@
 /** One direction of a tunnel: bytes from one socket to the other, unchanged, and then the end. */
-import { AGAIN, Pipe } from "../linux/splice.ts";
+import { AGAIN } from "../linux/sockets.ts";
+import { Pipe } from "../linux/splice.ts";
 
 /** Pipes that are kept for the next direction that needs one. */
 const MAX_SPARE_PIPES = 16;

@@ -1,6 +1,6 @@
 /** A TCP connection on the event loop, with the reads and writes of one at a time as promises. */
+import { AGAIN } from "../linux/sockets.ts";
 import {
-  AGAIN,
   beginConnect,
   connectError,
   discardUnsent,

@@ -8,7 +8,6 @@ import {
   encodeMessage,
   nested,
   NetlinkFormatError,
-  NetlinkSocket,
   parseAcknowledgement,
   parseAttributes,
   parseMessages,
@@ -16,7 +15,8 @@ import {
   readU32,
   u32,
 } from "../../lib/linux/netlink.ts";
-import { parseAddress, parseLink, parseRoute } from "../../lib/linux/rtnetlink.ts";
+import { NetlinkSocket } from "../../lib/linux/netlink_socket.ts";
+import { parseAddress, parseLink, parseRoute } from "../../lib/linux/rtnetlink_messages.ts";
 import { SEED } from "../random.ts";
 
 const u32s = fc.nat(0xffff_ffff);

@@ -1,5 +1,6 @@
 /** Connections of the event loop's in a test, whose own connections Deno's serves. */
-import { acceptOn, AGAIN, closeDescriptor, listenOn, localPort } from "../../lib/linux/tcp.ts";
+import { AGAIN } from "../../lib/linux/sockets.ts";
+import { acceptOn, closeDescriptor, listenOn, localPort } from "../../lib/linux/tcp.ts";
 import { Ip } from "../../lib/net/ip.ts";
 import { EventLoop } from "../../lib/proxy/loop.ts";
 import { TcpSocket } from "../../lib/proxy/socket.ts";

@@ -1,6 +1,7 @@
 /** Whoever is quick lets the others have their turn: no agent starves another one. */
 import assert from "node:assert/strict";
-import { acceptOn, AGAIN, closeDescriptor, listenOn, localPort } from "../../lib/linux/tcp.ts";
+import { AGAIN } from "../../lib/linux/sockets.ts";
+import { acceptOn, closeDescriptor, listenOn, localPort } from "../../lib/linux/tcp.ts";
 import { Ip } from "../../lib/net/ip.ts";
 import { EventLoop } from "../../lib/proxy/loop.ts";
 import { TcpSocket } from "../../lib/proxy/socket.ts";

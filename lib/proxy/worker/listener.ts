@@ -1,6 +1,7 @@
 /** A listening socket of the event loop's. */
 import { messageOf } from "../../errors.ts";
-import { acceptedFrom, acceptOn, AGAIN } from "../../linux/tcp.ts";
+import { AGAIN } from "../../linux/sockets.ts";
+import { acceptedFrom, acceptOn } from "../../linux/tcp.ts";
 import { logger } from "../../log.ts";
 import type { EventLoop, Watcher } from "../loop.ts";
 import { TcpSocket } from "../socket.ts";
