@@ -23,7 +23,7 @@ import { get, head, REFUSED_HEADS } from "../proxy/heads.ts";
 import { refusedHellos, soundHellos } from "../proxy/hellos.ts";
 import { connectRequest } from "../proxy/support.ts";
 import { REST, send, until, WireClient, WireServer } from "./wire.ts";
-import type { Step } from "./wire/protocol.ts";
+import type { Heard, Step } from "./wire/protocol.ts";
 
 const TOOLS = ["nft", "ip", "unshare", "nsenter", "curl"];
 
@@ -569,6 +569,32 @@ labTest("nothing that an agent says to the proxy goes further than what was judg
       1,
     );
   });
+
+  await t.step(
+    "a reload has ended the tunnels that it forbids when it is answered, and no others",
+    async () => {
+      await server.behave({ kind: "echo" });
+      const tunnel = (host: string): Promise<Heard> => {
+        const hello = textOf(soundHellos(host)[0]?.[1] ?? new Uint8Array());
+        return client.hold(
+          ...[send(connectRequest(`${host}:${PORT}`)), until("\r\n\r\n"), send(hello), REST],
+        );
+      };
+      const tunnels = async (): Promise<string | undefined> =>
+        /^Tunnels: .* (\d+)$/m.exec((await lab.cli("proxy", "status")).stdout)?.[1];
+      const ends = [tunnel(HOST), tunnel(OTHER)] as const;
+      await eventually(async () => await tunnels() === "2");
+      for (const [index, host] of [HOST, OTHER].entries()) {
+        await lab.writeRules({ "agent.yaml": RULES.replace(BLOCKED, host) });
+        assert.equal((await lab.cli("rules", "reload")).code, 0);
+        assert.equal(await tunnels(), index === 0 ? "1" : undefined);
+        assert.equal((await ends[index])?.error, null);
+        const record = (await recordedDecisions(lab)).at(-1);
+        assert.ok(record !== undefined);
+        assert.equal(`${short(record)} ${record.attempt.host}`, `block connect rule ${host}`);
+      }
+    },
+  );
 
   await t.step(
     "a head and a hello that dribble are given up (ADV-HTTP-18, ADV-TLS-12)",
