@@ -1,9 +1,26 @@
 /** Answers of the proxy's own: refusals that serve machines and people alike, and health. */
-import { STATUS_CODES } from "node:http";
 import type { Decision } from "../decision.ts";
 import { bytesOf } from "./bytes.ts";
 import { type Field, field, listMembers, renderHead, valuesOf } from "./fields.ts";
-import type { Refusal } from "./refusal.ts";
+import type { Refusal, RefusalStatus } from "./refusal.ts";
+
+/** Reason phrases of RFC 9110 §15 and RFC 6585 §4, §5. */
+const PHRASES: Readonly<Record<RefusalStatus | 200, string>> = {
+  200: "OK",
+  400: "Bad Request",
+  403: "Forbidden",
+  408: "Request Timeout",
+  411: "Length Required",
+  413: "Content Too Large",
+  417: "Expectation Failed",
+  429: "Too Many Requests",
+  431: "Request Header Fields Too Large",
+  500: "Internal Server Error",
+  502: "Bad Gateway",
+  503: "Service Unavailable",
+  504: "Gateway Timeout",
+  505: "HTTP Version Not Supported",
+};
 
 /** How an answer is to be written. */
 export interface AnswerForm {
@@ -90,13 +107,13 @@ function bracketed(host: string): string {
 }
 
 function render(
-  status: number,
+  status: keyof typeof PHRASES,
   form: AnswerForm,
   body: string,
   fields: readonly Field[],
 ): Uint8Array<ArrayBuffer> {
   const content = new TextEncoder().encode(body);
-  const head = bytesOf(renderHead(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ""}`, [
+  const head = bytesOf(renderHead(`HTTP/1.1 ${status} ${PHRASES[status]}`, [
     field("Content-Type", form.json ? "application/json" : "text/plain; charset=utf-8"),
     field("Content-Length", String(content.length)),
     field("Cache-Control", "no-store"),

@@ -9,7 +9,7 @@ import { Definitions, type Expression } from "./definitions.ts";
 import { type Diagnostic, type Finding, Source, type Span } from "./diagnostic.ts";
 import { type RawFile, type RawRule, readDocument } from "./document.ts";
 import { clausesOf, type Expr, parts } from "./ir.ts";
-import { celEnvironment } from "./language.ts";
+import { celEnvironment } from "./environment.ts";
 import { LIMITS } from "./limits.ts";
 import { lowerExpression } from "./lower.ts";
 import { PatternBudget } from "./pattern.ts";

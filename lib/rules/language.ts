@@ -2,8 +2,6 @@
  * The vocabulary of conditions: namespaces, their fields and types, and the functions that may be
  * called on them. One table; the type checker, the evaluator and the error messages read it.
  */
-import { Environment } from "@marcbachmann/cel-js";
-import { LIMITS } from "./limits.ts";
 import type { Layer } from "./types.ts";
 
 /** Types of values as the evaluator sees them; `dyn` is known at run time only. */
@@ -119,26 +117,3 @@ export const FUNCTIONS: Readonly<Record<string, string>> = {
   under: 'host.under("example.com") or host.under(["example.com", "example.org"])',
   upperAscii: "text.upperAscii()",
 };
-
-/** The environment conditions are parsed and checked in. Evaluation is not the library's. */
-export function celEnvironment(): Environment {
-  const environment = new Environment({
-    limits: {
-      maxAstNodes: LIMITS.expressionNodes,
-      maxListElements: LIMITS.listItems,
-      maxMapEntries: LIMITS.listItems,
-    },
-  });
-  for (const [name, schema] of Object.entries(NAMESPACES)) {
-    environment.registerVariable(name, { schema: { ...schema } });
-  }
-  const evaluatedElsewhere = (): never => {
-    throw new Error("conditions are evaluated by lib/rules/evaluate.ts");
-  };
-  for (const helper of ["under", "inCidr"]) {
-    for (const argument of ["string", "list<string>"]) {
-      environment.registerFunction(`string.${helper}(${argument}): bool`, evaluatedElsewhere);
-    }
-  }
-  return environment;
-}

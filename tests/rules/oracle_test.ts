@@ -3,7 +3,7 @@
  */
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { celEnvironment } from "../../lib/rules/language.ts";
+import { celEnvironment } from "../../lib/rules/environment.ts";
 import { FAILED, FALSE, type Outcome, TRUE } from "../../lib/rules/outcome.ts";
 import type { Facts } from "../../lib/rules/types.ts";
 import { SEED } from "../random.ts";
