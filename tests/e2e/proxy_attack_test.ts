@@ -596,6 +596,14 @@ labTest("nothing that an agent says to the proxy goes further than what was judg
     },
   );
 
+  await t.step("a rule's id cannot write into an answer (ADV-HTTP-23)", async () => {
+    await lab.writeRules({ "agent.yaml": RULES.replace("block-host", '"x\\r\\nX-Forged: y"') });
+    const { code, stderr } = await lab.cli("rules", "reload");
+    assert.equal(code, 1);
+    assert.match(stderr, /agent\.yaml:4:/);
+    assert.doesNotMatch(await client.exchange(on(OTHER)), /X-Forged/);
+  });
+
   await t.step(
     "a head and a hello that dribble are given up (ADV-HTTP-18, ADV-TLS-12)",
     async () => {
