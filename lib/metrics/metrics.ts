@@ -250,41 +250,26 @@ export class Metrics {
     });
   }
 
-  #gauge<const L extends string>(
-    name: string,
-    help: string,
-    labelNames: readonly L[],
-    read: Reading<L>,
-  ): void {
-    new Gauge({
-      name,
-      help,
-      labelNames,
-      registers: [this.#registry],
-      async collect(): Promise<void> {
-        this.reset();
-        await tolerant(name, () => read((labels, value) => this.set(labels, value)));
-      },
-    });
+  #gauge<const L extends string>(...numbers: Numbers<L>): void {
+    this.#read(numbers, (settings) => new Gauge(settings));
   }
 
   /** A counter that a part of the daemon keeps. */
-  #total<const L extends string>(
-    name: string,
-    help: string,
-    labelNames: readonly L[],
-    read: Reading<L>,
+  #total<const L extends string>(...numbers: Numbers<L>): void {
+    this.#read(numbers, (settings) => new Counter(settings));
+  }
+
+  /** Has numbers asked for afresh whenever somebody reads them. */
+  #read<L extends string>(
+    [name, help, labelNames, read]: Numbers<L>,
+    make: (settings: MetricSettings<L>) => Series<L>,
   ): void {
-    new Counter({
-      name,
-      help,
-      labelNames,
-      registers: [this.#registry],
-      async collect(): Promise<void> {
-        this.reset();
-        await tolerant(name, () => read((labels, value) => this.inc(labels, value)));
-      },
-    });
+    const registers = [this.#registry];
+    const collect = async (): Promise<void> => {
+      series.reset();
+      await tolerant(name, () => read((labels, value) => series.inc(labels, value)));
+    };
+    const series = make({ name, help, labelNames, registers, collect });
   }
 }
 
@@ -297,10 +282,35 @@ async function tolerant(name: string, read: () => void | Promise<void>): Promise
   }
 }
 
-/** Reads numbers, and tells each to `to`. */
+type Labels<L extends string> = Partial<Record<L, string>>;
+
+/** Reads numbers, and tells each to `to`, those of the same labels once. */
 type Reading<L extends string> = (
-  to: (labels: Partial<Record<L, string>>, value: number) => void,
+  to: (labels: Labels<L>, value: number) => void,
 ) => void | Promise<void>;
+
+/** A metric of Prometheus, and where its numbers come from. */
+type Numbers<L extends string> = [
+  name: string,
+  help: string,
+  labelNames: readonly L[],
+  read: Reading<L>,
+];
+
+/** What gauges and counters are made with. */
+interface MetricSettings<L extends string> {
+  name: string;
+  help: string;
+  labelNames: readonly L[];
+  registers: Registry[];
+  collect: () => Promise<void>;
+}
+
+/** What gauges and counters have in common: after a reset, adding to nothing sets. */
+interface Series<L extends string> {
+  reset(): void;
+  inc(labels: Labels<L>, value: number): void;
+}
 
 function eachRule(rules: readonly RuleCounter[], tell: (rule: RuleCounter) => void): void {
   for (const rule of rules.slice(0, MAX_RULE_SERIES)) tell(rule);

@@ -1,14 +1,13 @@
 /** The stream of decisions (server-sent events), read by the platform's own EventSource. */
 import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { hostApp } from "../../lib/api/host.ts";
-import { serveUnix } from "../../lib/api/unix_server.ts";
 import { DecisionLog } from "../../lib/decision.ts";
 import { HistoryLookup } from "../../lib/record/lookup.ts";
 import { DecisionRecords } from "../../lib/record/records.ts";
 import { decisionSchema } from "../../lib/record/schema.ts";
 import { eventually } from "../eventually.ts";
 import { blockedName } from "../record/support.ts";
-import { send, withDirectory } from "./running.ts";
+import { send, serveHost, withDirectory } from "./running.ts";
 import { healthy, services } from "./services.ts";
 import { connect } from "node:net";
 
@@ -25,15 +24,10 @@ function withDecisions(test: (served: Served) => Promise<void>): Promise<void> {
   return withDirectory(async (directory) => {
     const log = new DecisionLog();
     const records = new DecisionRecords(log, new HistoryLookup(`${directory}/none.db`), () => 0);
-    const app = hostApp({ ...services(healthy(), { calls: [] }), decisions: records });
+    const served = { ...services(healthy(), { calls: [] }), decisions: records };
+    const app = hostApp(served);
     const path = `${directory}/host.sock`;
-    const server = await serveUnix({
-      path,
-      mode: 0o600,
-      target: "host_api",
-      admit: () => {},
-      fetch: app.fetch,
-    });
+    const server = await serveHost(path, served);
     try {
       const peer = { pid: 1, uid: 0, gid: 0 };
       await test({ log, records, path, fetch: (request) => app.fetch(request, { peer }) });

@@ -1,14 +1,12 @@
 /** A host API over the real policy, with rule files of its own. */
 import { type Decision, DecisionLog } from "../../lib/decision.ts";
-import { hostApp } from "../../lib/api/host.ts";
 import type { HostServices } from "../../lib/api/services.ts";
-import { serveUnix } from "../../lib/api/unix_server.ts";
 import { ActivePolicy } from "../../lib/policy.ts";
 import { matches } from "../../lib/record/filter.ts";
 import { type DecisionStats, DecisionTable, type StatsQuery } from "../../lib/record/table.ts";
 import type { Facts, Layer } from "../../lib/rules/types.ts";
 import { databasePath, openDatabase } from "../../lib/store/database.ts";
-import { withDirectory } from "./running.ts";
+import { serveHost, withDirectory } from "./running.ts";
 import { healthy, services } from "./services.ts";
 
 const SOURCE = "10.200.0.2";
@@ -84,26 +82,20 @@ export async function withPolicy(
       });
     };
     const plain = services(healthy(), { calls: [] });
-    const server = await serveUnix({
-      path,
-      mode: 0o600,
-      target: "host_api",
-      admit: () => {},
-      fetch: hostApp({
-        ...plain,
-        ...others,
-        policy,
-        decisions: {
-          ...plain.decisions,
-          recent: (limit) => decisions.recent(limit),
-          find: (id) => Promise.resolve(decisions.find(id)),
-          query: (query) => {
-            const wanted = decisions.recent().filter((decision) => matches(query, decision));
-            return Promise.resolve({ decisions: wanted.slice(-query.limit), incomplete: null });
-          },
-          stats: (query) => Promise.resolve(statsOf(directory, decisions, query)),
+    const server = await serveHost(path, {
+      ...plain,
+      ...others,
+      policy,
+      decisions: {
+        ...plain.decisions,
+        recent: (limit) => decisions.recent(limit),
+        find: (id) => Promise.resolve(decisions.find(id)),
+        query: (query) => {
+          const wanted = decisions.recent().filter((decision) => matches(query, decision));
+          return Promise.resolve({ decisions: wanted.slice(-query.limit), incomplete: null });
         },
-      }).fetch,
+        stats: (query) => Promise.resolve(statsOf(directory, decisions, query)),
+      },
     });
     try {
       await test({ path, directory, rulesDir, decisions, attempt });

@@ -1,7 +1,7 @@
 /** A host API on a real Unix socket, for one test. */
 import { hostApp } from "../../lib/api/host.ts";
-import { serveUnix, type UnixServerOptions } from "../../lib/api/unix_server.ts";
-import type { PeerCredentials } from "../../lib/linux/peer.ts";
+import type { HostServices } from "../../lib/api/services.ts";
+import { serveUnix, type UnixServer, type UnixServerOptions } from "../../lib/api/unix_server.ts";
 import { type Answers, healthy, type Journal, services } from "./services.ts";
 import { request } from "node:http";
 
@@ -12,23 +12,26 @@ export interface Running extends Journal {
   readonly answers: Answers;
 }
 
+/** Serves the host API at `path` to whoever connects. */
+export function serveHost(
+  path: string,
+  served: HostServices,
+  options: Partial<UnixServerOptions> = {},
+): Promise<UnixServer> {
+  const { fetch } = hostApp(served);
+  return serveUnix({ path, mode: 0o600, fetch, admit: () => {}, target: "host_api", ...options });
+}
+
 /** Runs `test` against a served API, and removes everything afterwards. */
 export async function withHostApi(
   test: (running: Running) => Promise<void>,
-  options: { admit?: (peer: PeerCredentials) => void } & Partial<UnixServerOptions> = {},
+  options: Partial<UnixServerOptions> = {},
 ): Promise<void> {
   await withDirectory(async (directory) => {
     const path = `${directory}/host.sock`;
     const answers = healthy();
     const calls: unknown[][] = [];
-    const server = await serveUnix({
-      path,
-      mode: 0o600,
-      fetch: hostApp(services(answers, { calls })).fetch,
-      admit: () => {},
-      target: "host_api",
-      ...options,
-    });
+    const server = await serveHost(path, services(answers, { calls }), options);
     try {
       await test({ path, directory, answers, calls });
     } finally {

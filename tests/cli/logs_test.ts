@@ -1,12 +1,10 @@
 /** `outcall logs`: what people and programs see of decisions. */
 import { deepEqual, equal, match, ok } from "node:assert/strict";
-import { hostApp } from "../../lib/api/host.ts";
-import { serveUnix } from "../../lib/api/unix_server.ts";
 import { type Decision, DecisionLog } from "../../lib/decision.ts";
 import { HistoryLookup } from "../../lib/record/lookup.ts";
 import { DecisionRecords } from "../../lib/record/records.ts";
 import { DECISION, healthy, services } from "../api/services.ts";
-import { withDirectory, withHostApi } from "../api/running.ts";
+import { serveHost, withDirectory, withHostApi } from "../api/running.ts";
 import { eventually } from "../eventually.ts";
 import { labTest } from "../lab/requirements.ts";
 import { blockedName } from "../record/support.ts";
@@ -156,14 +154,8 @@ Deno.test("logs -f goes on over a daemon's restart without losing or repeating a
     const log = new DecisionLog();
     const serve = async (): Promise<() => Promise<void>> => {
       const records = new DecisionRecords(log, new HistoryLookup(`${directory}/none`), () => 0);
-      const decisions = records;
-      const server = await serveUnix({
-        path,
-        mode: 0o600,
-        target: "host_api",
-        admit: () => {},
-        fetch: hostApp({ ...services(healthy(), { calls: [] }), decisions }).fetch,
-      });
+      const served = { ...services(healthy(), { calls: [] }), decisions: records };
+      const server = await serveHost(path, served);
       return async () => {
         records.stop();
         await server.close();

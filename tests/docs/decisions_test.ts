@@ -2,15 +2,13 @@
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { createParser, type EventSourceMessage } from "eventsource-parser";
-import { hostApp } from "../../lib/api/host.ts";
-import { serveUnix } from "../../lib/api/unix_server.ts";
 import { DECISION_LAYERS, DecisionLog, REASONS, TUNNEL_ENDS } from "../../lib/decision.ts";
 import { History } from "../../lib/record/history.ts";
 import { HistoryLookup } from "../../lib/record/lookup.ts";
 import { DecisionRecords } from "../../lib/record/records.ts";
 import { decisionSchema } from "../../lib/record/schema.ts";
 import { databasePath, openDatabase } from "../../lib/store/database.ts";
-import { withDirectory } from "../api/running.ts";
+import { serveHost, withDirectory } from "../api/running.ts";
 import { healthy, services } from "../api/services.ts";
 import { eventually } from "../eventually.ts";
 import { labTest } from "../lab/requirements.ts";
@@ -62,12 +60,9 @@ labTest(
       history.start();
       const decisions = new DecisionRecords(log, new HistoryLookup(database), () => 0);
       const path = `${directory}/host.sock`;
-      const server = await serveUnix({
-        path,
-        mode: 0o600,
-        target: "host_api",
-        admit: () => {},
-        fetch: hostApp({ ...services(healthy(), { calls: [] }), decisions }).fetch,
+      const server = await serveHost(path, {
+        ...services(healthy(), { calls: [] }),
+        decisions,
       });
       try {
         const made = log.record(blockedName("www.example.org"));

@@ -1,7 +1,7 @@
 /** A container of the lab's engine, as something to run programs in. */
 import type { Engine } from "./engine.ts";
 import type { Client } from "./probe.ts";
-import type { Finished, Process, RunOptions } from "./process.ts";
+import { type Finished, outputOf, type Process, type RunOptions } from "./process.ts";
 
 /** One container. */
 export class Container implements Client {
@@ -22,13 +22,7 @@ export class Container implements Client {
 
   /** Runs a program that must succeed; returns its standard output. */
   async must(argv: readonly string[], options: RunOptions = {}): Promise<string> {
-    const finished = await this.run(argv, options);
-    if (finished.code !== 0) {
-      throw new Error(
-        `${this.name}: ${argv.join(" ")} ended with ${finished.code}: ${finished.stderr}`,
-      );
-    }
-    return finished.stdout;
+    return outputOf(`${this.name}: ${argv.join(" ")}`, await this.run(argv, options));
   }
 
   /** Starts a program of the host in its network: what a witness there needs. */

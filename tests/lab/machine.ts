@@ -6,7 +6,7 @@
  * machine and takes its interfaces, tables and mounts away. There is nothing else to clean up: no
  * names in /run/netns, no files outside, and two labs never meet.
  */
-import { type Finished, Process, run, type RunOptions } from "./process.ts";
+import { type Finished, outputOf, Process, run, type RunOptions } from "./process.ts";
 
 /**
  * What process 1 does. Each machine sees the files of the real one but writes to memory: /run is
@@ -104,13 +104,7 @@ export class Machine implements AsyncDisposable {
 
   /** Runs a program that must succeed; returns its standard output. */
   async must(argv: readonly string[], options: RunOptions = {}): Promise<string> {
-    const finished = await this.run(argv, options);
-    if (finished.code !== 0) {
-      throw new Error(
-        `${this.name}: ${argv.join(" ")} ended with ${finished.code}: ${finished.stderr}`,
-      );
-    }
-    return finished.stdout;
+    return outputOf(`${this.name}: ${argv.join(" ")}`, await this.run(argv, options));
   }
 
   /** Starts a program that stays. It ends with the machine at the latest. */

@@ -39,6 +39,12 @@ export async function run(argv: readonly string[], options: RunOptions): Promise
   return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
 }
 
+/** What a program printed that had to succeed. @param what It was, for the error. */
+export function outputOf(what: string, { code, stdout, stderr }: Finished): string {
+  if (code !== 0) throw new Error(`${what} ended with ${code}: ${stderr}`);
+  return stdout;
+}
+
 type Stream = "stdout" | "stderr";
 
 /** A program in the background. */
