@@ -274,7 +274,9 @@ class Transfer {
     } catch (thrown) {
       // Half an answer must not look whole either, to a client that only its end tells.
       if (framing.kind === "until_close") this.client.abort();
-      throw thrown;
+      throw thrown instanceof MalformedBody
+        ? unusable("the destination's answer is malformed")
+        : thrown;
     }
     return persistent;
   }

@@ -340,7 +340,7 @@ labTest("nothing that an agent says to the proxy goes further than what was judg
   tools: TOOLS,
 }, async (t) => {
   await using lab = await Lab.create({ docker: false });
-  await lab.startDaemon({
+  const daemon = await lab.startDaemon({
     rules: { "agent.yaml": RULES },
     flags: [
       ...["--proxy-max-connections-per-agent", `${AGENT_CONNECTIONS}`],
@@ -636,5 +636,9 @@ labTest("nothing that an agent says to the proxy goes further than what was judg
     assert.match(await second.exchange(health), /^HTTP\/1\.1 503 /);
     const records = (await recordedDecisions(lab)).map(short).slice(-2);
     assert.deepEqual(records, ["block connect limit", "block connect limit"]);
+  });
+
+  await t.step("none of this is a defect to the daemon", () => {
+    assert.deepEqual(daemon.log.filter((line) => /"level":"(error|fatal)"/i.test(line)), []);
   });
 });
