@@ -23,8 +23,12 @@ const udp = (address: string, port: number): string[] => [
   "-c",
   `echo hello > /dev/udp/${address}/${port}`,
 ];
-const tcp = (address: string, port: number): string[] => ["nc", "-z", "-w1", address, `${port}`];
-const ping = (...args: string[]): string[] => ["ping", "-c1", "-W1", ...args];
+/** Longer than any answer takes here: who waits is witness to nothing, the receivers' counters are. */
+const PATIENCE_SECS = "0.5";
+const tcp = (address: string, port: number, patienceSecs = PATIENCE_SECS): string[] => [
+  ...["timeout", patienceSecs, "nc", "-z", address, `${port}`],
+];
+const ping = (...args: string[]): string[] => ["ping", "-c1", "-W", PATIENCE_SECS, ...args];
 
 /** How many packets `what` counts on `witness` while `from` runs `argv`, whatever its outcome. */
 async function arrivals(
@@ -113,7 +117,7 @@ labTest(
       for (const port of [53, 8080]) {
         host.spawn(["nc", "-lk", GATEWAY, `${port}`]);
         while ((await host.run(tcp(GATEWAY, port))).code !== 0);
-        equal((await agent.run(tcp(GATEWAY, port))).code, 0);
+        equal((await agent.run(tcp(GATEWAY, port, "5"))).code, 0);
       }
       equal(await arrivals(agent, udp(GATEWAY, 53), host, "admitted from agents"), 1);
     });
@@ -266,7 +270,7 @@ labTest(
     await t.step("the host opens a connection to an agent, and is answered", async () => {
       agent.spawn(["nc", "-lk", AGENT, "8000"]);
       while ((await agent.run(tcp(AGENT, 8000))).code !== 0);
-      equal((await host.run(tcp(AGENT, 8000))).code, 0);
+      equal((await host.run(tcp(AGENT, 8000, "5"))).code, 0);
     });
 
     await t.step("S001-FR-007: other networks of the host notice nothing", async () => {
