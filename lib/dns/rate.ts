@@ -45,6 +45,14 @@ export class QueryBuckets<Source> {
     return true;
   }
 
+  /** Takes from `source` what it might send by now. */
+  empty(source: Source): void {
+    const bucket = this.#buckets.get(source);
+    if (bucket === undefined) return;
+    bucket.tokens = 0;
+    bucket.filledAtMs = this.now();
+  }
+
   #level(bucket: Bucket, now: number): number {
     return Math.min(this.rate.count, bucket.tokens + (now - bucket.filledAtMs) * this.#perMs);
   }

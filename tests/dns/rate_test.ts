@@ -16,6 +16,19 @@ Deno.test("a source gets its burst, then its rate, and others are not concerned"
   assert.equal(admitted("a", 25), 10, "no more than one burst is ever saved up");
 });
 
+Deno.test("an emptied bucket fills as before, and emptying one that is not there adds none", () => {
+  let nowMs = 0;
+  const buckets = new QueryBuckets<string>({ count: 10, windowSecs: 1 }, () => nowMs);
+  assert(buckets.admits("a"));
+  buckets.empty("a");
+  assert(!buckets.admits("a"));
+  nowMs += 100;
+  assert(buckets.admits("a"));
+  assert(!buckets.admits("a"));
+  buckets.empty("b");
+  assert(buckets.admits("b"));
+});
+
 Deno.test("no schedule of queries gets more than burst plus rate", () => {
   fc.assert(fc.property(fc.array(fc.nat(300), { maxLength: 400 }), (pausesMs) => {
     let nowMs = 0;

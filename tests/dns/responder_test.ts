@@ -10,6 +10,7 @@ import { JournalReader } from "../../lib/dns/worker/journal.ts";
 import { Shared } from "../../lib/dns/worker/protocol.ts";
 import { HAND_OVER, Responder } from "../../lib/dns/worker/responder.ts";
 import { Hostname } from "../../lib/net/host.ts";
+import type { Rate } from "../../lib/rate.ts";
 import { decode, edeOf, encodeQuery, encodeReply, type OracleMessage } from "./oracle.ts";
 import { allowHost, TestPolicy, type TestRule } from "./support.ts";
 
@@ -26,11 +27,16 @@ function wireName(name: string): string {
 
 /** A responder that knows its agent, and that a.test has an alias and an address. */
 class World {
-  readonly responder = new Responder(new Shared(), { count: 1e9, windowSecs: 1 });
+  readonly responder: Responder;
   readonly reader = new JournalReader();
   #nowMs = 0;
 
-  constructor(rules: readonly TestRule[], ttls: readonly [number, number] = [60, 100]) {
+  constructor(
+    rules: readonly TestRule[],
+    ttls: readonly [number, number] = [60, 100],
+    rate: Rate = { count: 1e9, windowSecs: 1 },
+  ) {
+    this.responder = new Responder(new Shared(), rate);
     this.responder.tick(0);
     this.usePolicy(rules);
     this.lease(AGENT);
@@ -147,6 +153,24 @@ Deno.test("the case of the question is the client's own, in a reply of its own",
   for (const name of ["a.test", "A.test", "a.TEST", "A.test"]) {
     assert.deepEqual(world.ask(query(name))?.questions.map((question) => question.name), [name]);
   }
+});
+
+Deno.test("who floods has nothing saved up when it is heard again", () => {
+  const world = new World([], [60, 100], { count: 100, windowSecs: 1 });
+  const { responder } = world;
+  const packet = query("x.test");
+  const answered = (packets: number): number =>
+    Array.from({ length: packets }, () => responder.respond(ADDRESS, packet, 0, packet.length))
+      .filter((response) => response instanceof Uint8Array).length;
+  responder.lookAtFloods();
+  assert.equal(answered(300), 101, "the burst, and one refusal");
+  world.pass(25);
+  assert(responder.lookAtFloods(), "muted");
+  world.pass(75);
+  assert(responder.lookAtFloods(), "heard again");
+  assert.equal(answered(10), 0, "refused in this report already");
+  world.pass(20);
+  assert.equal(answered(10), 2);
 });
 
 Deno.test("a flood of ever new questions is bounded in replies and outlines", () => {

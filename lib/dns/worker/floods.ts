@@ -5,8 +5,8 @@
 import type { Rate } from "../../rate.ts";
 
 /**
- * How often sources are looked at, and how long one that floods is not heard. What it may send has
- * gathered by then and comes at once, and the others wait for that: so both are short.
+ * How often sources are looked at, and how long one that floods is not heard: neither so long that it
+ * takes others' time, nor that somebody who sent too much for once resolves nothing.
  */
 const LOOK_EVERY_MS = 25;
 const MUTE_MS = 75;

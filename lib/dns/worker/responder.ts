@@ -323,6 +323,15 @@ export class Responder {
     return reply instanceof Promise ? null : reply;
   }
 
+  /** Takes stock of who floods; whether other sources are muted from now on. */
+  lookAtFloods(): boolean {
+    const before = this.floods.muted;
+    const hasChanged = this.floods.look(this.#nowMs);
+    // What they might send has gathered meanwhile and would come at once; the others would wait.
+    for (const source of before) this.#buckets.empty(source);
+    return hasChanged;
+  }
+
   /** Counts packets that the kernel dropped before we could: for a muted source, if there is but one. */
   dropped(packets: number, muted: ReadonlySet<number>): void {
     const { journal } = this;

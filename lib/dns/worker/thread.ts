@@ -181,7 +181,7 @@ class Thread {
     const dueInMs = floods.dueInMs(nowMs);
     if (dueInMs === null || dueInMs > 0) return dueInMs ?? BEAT_MS;
     const before = floods.muted;
-    if (floods.look(nowMs)) {
+    if (this.#responder.lookAtFloods()) {
       for (const fd of this.#sockets.keys()) muteSources(fd, floods.muted);
     }
     // Dropped while the one set was muted, or the other.
