@@ -119,6 +119,7 @@ export function ownPort(): number {
 
 /** One query as an upstream received it. */
 export interface Asked {
+  readonly query: Uint8Array;
   readonly message: OracleMessage;
   readonly transport: "udp" | "tcp";
   /** Source port of the query. */
@@ -177,7 +178,7 @@ export class TestUpstream implements AsyncDisposable {
     transport: "udp" | "tcp",
     port: number,
   ): Promise<readonly Uint8Array[]> {
-    const asked = { message: decode(query), transport, port };
+    const asked = { query, message: decode(query), transport, port };
     this.asked.push(asked);
     return await this.behaviour(asked);
   }
