@@ -329,6 +329,27 @@ Deno.test("status, cache statistics, entries and flush say what happened (S007-I
   assert.deepEqual(world.server.cacheEntries(), []);
 });
 
+Deno.test("10,000 answers are kept, and no query is refused for it (ADV-DNS-14, S007-EC-007)", async () => {
+  await using world = new World([{ id: "all", condition: 'dns.query != ""' }]);
+  const gateway = ownAddress();
+  await world.server.serve([gateway]);
+  const to = { transport: "udp", hostname: gateway, port: world.port } as const;
+  // Each agent asks for as many new names as it may in a minute.
+  for (let agent = 0; agent < 84; agent++) {
+    const socket = Deno.listenDatagram({ transport: "udp", hostname: ownAddress(), port: 0 });
+    assert(socket.addr.transport === "udp");
+    world.agents.add(socket.addr.hostname, `agent${agent}`);
+    for (let n = 0; n < 120; n++) await socket.send(encodeQuery(`n${n}.a${agent}.test`, "A"), to);
+    for (let n = 0; n < 120; n++) {
+      const [reply] = await socket.receive();
+      assert.equal(decode(reply).rcode, "NOERROR");
+    }
+    socket.close();
+  }
+  const { entries, max_entries, evictions } = world.server.cacheStats();
+  assert.deepEqual([entries, max_entries, evictions], [10_000, 10_000, 80]);
+});
+
 function host(name: string): Hostname {
   const hostname = Hostname.parse(name);
   assert(hostname !== null);

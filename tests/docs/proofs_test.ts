@@ -22,6 +22,7 @@ const PAGES: Readonly<Record<string, readonly string[]>> = {
   "security.md": [
     ...numbered("T-", 10, 1),
     ...numbered("ADV-NET-", 14, 2),
+    ...["ADV-DNS-00", ...numbered("ADV-DNS-", 19, 2)],
     ...numbered("ADV-HTTP-", 29, 2),
     ...numbered("ADV-TLS-", 14, 2),
     ...numbered("ADV-CONTAINER-", 10, 2),
@@ -30,6 +31,7 @@ const PAGES: Readonly<Record<string, readonly string[]>> = {
   "requirements.md": [
     ...[...numbered("S002-FR-", 33), ...numbered("S002-EC-", 16), ...numbered("S002-AS-", 16)],
     ...[...numbered("S006-FR-", 26), ...numbered("S006-EC-", 17), ...numbered("S006-AS-", 13)],
+    ...[...numbered("S007-FR-", 40), ...numbered("S007-EC-", 17), ...numbered("S007-AS-", 16)],
     ...[...numbered("S008-FR-", 39), ...numbered("S008-EC-", 21), ...numbered("S008-AS-", 19)],
     ...[...numbered("S004-FR-", 19), ...numbered("S004-EC-", 10), ...numbered("S004-AS-", 11)],
     ...[...numbered("S005-FR-", 22), ...numbered("S005-EC-", 12), ...numbered("S005-AS-", 10)],
