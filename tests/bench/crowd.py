@@ -5,7 +5,8 @@ with its address in one namespace. Runs as root.
     plug FIRST COUNT BRIDGE       on the host: plugs the cables c<n> one after the other; prints for
                                   each how many milliseconds passed until it was isolated and pinned
     ask FIRST COUNT GATEWAY NAME  in the namespace: has each of them resolve NAME; prints how many did
-    time GATEWAY NAME COUNT       as one agent: prints how many microseconds each look-up took
+    time GATEWAY NAME COUNT [PORT PAUSE_MS]
+                                  as one agent: prints how many microseconds each look-up took
 """
 import socket, struct, subprocess, sys, time
 
@@ -45,16 +46,16 @@ def ask(first, count, gateway, name):
     print(answered)
 
 
-def timed(gateway, name, count):
+def timed(gateway, name, count, port=53, pause_ms=10):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.connect((gateway, 53))
+        client.connect((gateway, port))
         client.settimeout(5)
         for _ in range(count):
             start = time.monotonic()
             client.send(query(name))
             client.recv(512)
             print((time.monotonic() - start) * 1e6, flush=True)
-            time.sleep(0.01)
+            time.sleep(pause_ms / 1000)
 
 
 what, *rest = sys.argv[1:]
@@ -63,4 +64,4 @@ if what == "plug":
 elif what == "ask":
     ask(int(rest[0]), int(rest[1]), rest[2], rest[3])
 else:
-    timed(rest[0], rest[1], int(rest[2]))
+    timed(rest[0], rest[1], *map(int, rest[2:]))

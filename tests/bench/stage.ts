@@ -12,7 +12,7 @@
  */
 import { DEFAULT_NETWORK } from "../../lib/docker/managed.ts";
 import { aliasOf, newPortName } from "../../lib/namespace/links.ts";
-import { DEFAULT_PLACE } from "../lab/agent.ts";
+import { type AgentPlace, DEFAULT_PLACE } from "../lab/agent.ts";
 import { Lab } from "../lab/lab.ts";
 import { connect, Machine } from "../lab/machine.ts";
 import { denoCommand } from "../lab/product.ts";
@@ -24,6 +24,9 @@ export const ORIGIN_ADDRESS = "45.90.30.1";
 
 /** Where the peers listen. */
 export const PEER_ADDRESS = "10.98.0.1";
+
+/** Where their clients are: of {@linkcode Stage.unfiltered}, and of a neighbour that a case plugs in. */
+const PEER_CLIENTS = ["10.98.0.2/29", "10.98.0.3/29"] as const;
 
 /** Where ours listens. */
 export const OUR_ADDRESS = DEFAULT_PLACE.gateway;
@@ -47,13 +50,13 @@ const NETWORK_SETTINGS = [
 
 const PEERS_BRIDGE = `
 ip link add docker0 type bridge
-ip address add ${PEER_ADDRESS}/30 dev docker0
+ip address add ${PEER_ADDRESS}/29 dev docker0
 ip link set docker0 up
 nft -f - << 'RULES'
 table ip nat {
   chain postrouting {
     type nat hook postrouting priority srcnat
-    ip saddr 10.98.0.0/30 oifname != "docker0" masquerade
+    ip saddr 10.98.0.0/29 oifname != "docker0" masquerade
   }
 }
 RULES`;
@@ -61,23 +64,25 @@ RULES`;
 /** A running stage; everything ends with it, or with this process. */
 export class Stage implements AsyncDisposable {
   readonly #owned: AsyncDisposableStack;
+  readonly #lab: Lab;
 
   private constructor(
     owned: AsyncDisposableStack,
-    /** Where the daemon runs. */
-    readonly host: Machine,
+    lab: Lab,
     /** The client behind the firewall. */
     readonly agent: Machine,
-    /** The client of the peers. */
-    readonly unfiltered: Machine,
     /** Where the peers run. */
     readonly peers: Machine,
   ) {
     this.#owned = owned;
+    this.#lab = lab;
   }
 
-  /** Builds it and starts the origin and the real daemon, with `ruleCount` rules. */
-  static async create(ruleCount: number): Promise<Stage> {
+  /**
+   * Builds it and starts the origin and the real daemon, with `ruleCount` rules.
+   * @param queryRate As `--dns-query-rate` takes it; by default without a limit, as the peers have none.
+   */
+  static async create(ruleCount: number, queryRate = "1000000/1"): Promise<Stage> {
     const missing = await setUp("bench");
     if (missing !== null) throw new Error(missing);
     await using parts = new AsyncDisposableStack();
@@ -94,11 +99,7 @@ export class Stage implements AsyncDisposable {
       { machine: origin, interface: "peers0", address: "45.90.29.2/30" },
     );
     await peers.must(["bash", "-c", PEERS_BRIDGE]);
-    await connect(
-      { machine: peers, interface: "client0" },
-      { machine: lab.unfiltered, interface: "peers0", address: "10.98.0.2/30" },
-    );
-    await peers.must(["ip", "link", "set", "client0", "master", "docker0"]);
+    await plugIn(peers, "client0", lab.unfiltered, PEER_CLIENTS[0]);
     await origin.must(["ip", "address", "add", `${ORIGIN_ADDRESS}/32`, "dev", "lo"]);
     await lab.host.must(["ip", "route", "add", ORIGIN_ADDRESS, "via", "45.90.28.2"]);
     await peers.must(["ip", "route", "add", ORIGIN_ADDRESS, "via", "45.90.29.2"]);
@@ -110,12 +111,11 @@ export class Stage implements AsyncDisposable {
 
     await lab.startDaemon({
       rules: ruleFiles(ruleCount),
-      // The peers have no limit for each client either.
       flags: [
         "--dns-upstream",
         ORIGIN_ADDRESS,
         "--dns-query-rate",
-        "1000000/1",
+        queryRate,
         "--proxy-max-connections-per-agent",
         "4096",
       ],
@@ -124,7 +124,29 @@ export class Stage implements AsyncDisposable {
     const agent = await lab.agent();
     await tune(agent);
     await nameAgent(lab.host);
-    return new Stage(parts.move(), lab.host, agent, lab.unfiltered, peers);
+    return new Stage(parts.move(), lab, agent, peers);
+  }
+
+  /** Where the daemon runs. */
+  get host(): Machine {
+    return this.#lab.host;
+  }
+
+  /** The client of the peers. */
+  get unfiltered(): Machine {
+    return this.#lab.unfiltered;
+  }
+
+  /** Another client behind the firewall. */
+  async newAgent(place: AgentPlace): Promise<Machine> {
+    return await this.#lab.agent(place);
+  }
+
+  /** Another client of the peers. */
+  async newUnfiltered(): Promise<Machine> {
+    const client = this.#owned.use(await Machine.start("neighbour"));
+    await plugIn(this.peers, "client1", client, PEER_CLIENTS[1]);
+    return client;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -141,6 +163,21 @@ async function nameAgent(host: Machine): Promise<void> {
   const [ip = ""] = address.split("/");
   const alias = aliasOf({ name: "bench", address: ip, network: DEFAULT_NETWORK });
   await host.must(["ip", "link", "set", port, "name", newPortName(), "alias", alias]);
+}
+
+/** Connects a client to the peers' bridge. */
+async function plugIn(
+  peers: Machine,
+  port: string,
+  client: Machine,
+  address: string,
+): Promise<void> {
+  await connect({ machine: peers, interface: port }, {
+    machine: client,
+    interface: "peers0",
+    address,
+  });
+  await peers.must(["ip", "link", "set", port, "master", "docker0"]);
 }
 
 async function tune(machine: Machine): Promise<void> {
