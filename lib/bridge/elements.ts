@@ -18,10 +18,15 @@ export function ipv4(address: string): string {
 }
 
 /** An IPv4 network, given in CIDR form. @throws RangeError */
-export function ipv4Subnet(subnet: string): Part {
+export function ipv4Cidr(subnet: string): Cidr {
   const cidr = Cidr.parse(subnet);
   if (cidr?.network.version !== 4) throw new RangeError(`'${subnet}' is not an IPv4 subnet`);
-  const addr = cidr.network.text;
+  return cidr;
+}
+
+/** The same as an element of a set. @throws RangeError */
+export function ipv4Subnet(subnet: string): Part {
+  const { network, prefix } = ipv4Cidr(subnet);
   // nft lists a network of one address as that address.
-  return cidr.prefix === 32 ? addr : { prefix: { addr, len: cidr.prefix } };
+  return prefix === 32 ? network.text : { prefix: { addr: network.text, len: prefix } };
 }

@@ -6,10 +6,10 @@
  */
 import { z } from "zod";
 import { DIRECT_SETS } from "./direct.ts";
-import { interfaceName, ipv4, ipv4Subnet } from "./elements.ts";
+import { interfaceName, ipv4, ipv4Cidr, ipv4Subnet } from "./elements.ts";
 import { type DropPrefix, reportAndDrop, reportedSet } from "./report.ts";
 import type { Listening, Segment } from "./segment.ts";
-import type { NftChain, NftRule, NftTable, Part } from "./table.ts";
+import type { NftRule, NftTable, Part } from "./table.ts";
 
 /** The table's family and name, as in `nft list table inet outcall`. */
 export const FIREWALL_TABLE = { family: "inet", name: "outcall" } as const;
@@ -45,108 +45,165 @@ function bridgesOf(state: FirewallState): string[] {
   return [...new Set([...state.segments.map((s) => s.bridge), ...state.extraBridges])].sort();
 }
 
-/** What an agent may talk to on its own gateway. */
-function servicesOf(state: FirewallState): Part[][] {
-  const { listening, segments } = state;
+/**
+ * Whom a service is open to: bridge, first and last address of the agents' network, and gateway.
+ * By one of these two addresses alone a network could pass for one of another size.
+ */
+const CLIENTS = ["ifname", "ipv4_addr", "ipv4_addr", "ipv4_addr"] as const;
+
+/** The clients of a service that listens at the gateways `listening`. */
+function clientsOf(listening: readonly string[], segments: readonly Segment[]): Part[][] {
+  return segments.filter(({ gateway }) => listening.includes(gateway))
+    .map(({ bridge, subnet, gateway }) => {
+      const { network, last } = ipv4Cidr(subnet);
+      return [interfaceName(bridge), network.text, last.text, ipv4(gateway)];
+    });
+}
+
+/** One of our services. */
+interface Service {
+  readonly name: string;
+  /** Its protocol and port in the language of nft, with `dport` or `sport`. */
+  readonly at: (end: "dport" | "sport") => string;
+  /** The set of its clients. */
+  readonly clients: string;
+}
+
+function servicesOf(state: FirewallState): Service[] {
   const dns = port(state.dnsPort);
-  const proxy = state.proxyPort === null ? null : port(state.proxyPort);
-  return segments.flatMap(({ bridge, gateway }) => {
-    const services: Part[][] = [];
-    const at = [interfaceName(bridge), ipv4(gateway)];
-    if (listening.dns.includes(gateway)) services.push([...at, "udp", dns], [...at, "tcp", dns]);
-    if (proxy !== null && listening.proxy.includes(gateway)) services.push([...at, "tcp", proxy]);
-    return services;
+  const services: Service[] = [
+    // The first, because it is nearly every packet on a busy host.
+    { name: "DNS over UDP", at: (end) => `udp ${end} ${dns}`, clients: "dns_clients" },
+    { name: "DNS over TCP", at: (end) => `tcp ${end} ${dns}`, clients: "dns_clients" },
+  ];
+  if (state.proxyPort === null) return services;
+  const proxy = port(state.proxyPort);
+  return [
+    ...services,
+    { name: "proxy", at: (end) => `tcp ${end} ${proxy}`, clients: "proxy_clients" },
+  ];
+}
+
+/**
+ * Admits agents to our services. One look-up by hash for each packet, however many networks there
+ * are: the kernel's look-up of an address in intervals costs twice as much. Hence a rule for each
+ * size of network, and nearly always one size.
+ */
+function admissions(state: FirewallState): NftRule[] {
+  const sizes = new Map(state.segments.map(({ subnet }) => {
+    const cidr = ipv4Cidr(subnet);
+    return [cidr.prefix, cidr];
+  }));
+  return [...sizes.values()].flatMap(({ prefix, mask, hostMask }) => {
+    const sender = `iifname . (ip saddr & ${mask}) . (ip saddr | ${hostMask}) . ip daddr`;
+    return servicesOf(state).map(({ name, at, clients }): NftRule => ({
+      match: `${at("dport")} ${sender} @${clients}`,
+      verdict: "accept",
+      comment: `${name}, of agents in a /${prefix}`,
+    }));
   });
+}
+
+/**
+ * What is said to our services, and what they say, is not tracked: nothing here depends on it, each
+ * query and connection would cost an entry made and deleted, and one agent that speaks from ever new
+ * ports could fill the host's table with entries. Nor can a port that Docker publishes take over
+ * one of ours, since without tracking there is no address translation.
+ */
+function untracked(state: FirewallState, end: "dport" | "sport"): NftRule[] {
+  const gateway = end === "dport" ? "ip daddr @gateways" : "ip saddr @gateways";
+  return servicesOf(state).map(({ name, at }): NftRule => ({
+    match: `${at(end)} ${gateway}`,
+    statements: "notrack",
+    verdict: "accept",
+    comment: name,
+  }));
 }
 
 /** A grant's element, of a packet towards its destination and of one that comes from there. */
 const TO_DESTINATION = "ip saddr . ip daddr . meta l4proto . th dport";
 const FROM_DESTINATION = "ip daddr . ip saddr . meta l4proto . th sport";
 
-// A packet that fits several rules is counted by the first, so the order of the drops is the order
-// of how much each one explains.
+// A packet that fits several rules that drop is counted by the first, so their order is the order of
+// how much each one explains. Packets of connections under way come before new ones.
 const FORWARD: readonly NftRule[] = [
+  { match: "iifname @bridges", verdict: "goto forward_from_agents", comment: "from an agent" },
+  { match: "oifname @bridges", verdict: "goto forward_to_agents", comment: "to an agent" },
+  { match: "", verdict: "accept", comment: "neither side is managed" },
+];
+
+const FORWARD_FROM_AGENTS: readonly NftRule[] = [
+  report("ipv6", "meta nfproto ipv6", "IPv6 from an agent to outside"),
+  report("agent_to_agent", "oifname @bridges", "agent to agent"),
   {
-    match: "iifname != @bridges oifname != @bridges",
+    match: `ct state established ct direction original ${TO_DESTINATION} @${DIRECT_SETS.goOn}`,
     verdict: "accept",
-    comment: "neither side is managed",
-  },
-  report("ipv6", "meta nfproto ipv6", "IPv6 from or to an agent"),
-  report("agent_to_agent", "iifname @bridges oifname @bridges", "agent to agent"),
-  report(
-    "forward_denied",
-    "iifname @bridges meta l4proto tcp ct state new tcp flags & (fin | syn | rst | ack) != syn",
-    "agent to outside in mid-connection",
-  ),
-  {
-    match: `iifname @bridges ct state new ${TO_DESTINATION} @grants`,
-    statements: "counter",
-    verdict: "accept",
-    comment: "new connection by a grant",
+    comment: "connection to what DNS answered",
   },
   {
-    match: `iifname @bridges ct state established ct direction original ${TO_DESTINATION} @granted`,
+    match: `ct state established ct direction original ${TO_DESTINATION} @granted`,
     verdict: "accept",
     comment: "connection of a grant",
   },
+  report(
+    "forward_denied",
+    "meta l4proto tcp ct state new tcp flags & (fin | syn | rst | ack) != syn",
+    "agent to outside in mid-connection",
+  ),
   {
-    match: `oifname @bridges ct state established ct direction reply ${FROM_DESTINATION} @granted`,
-    verdict: "accept",
-    comment: "answer to a connection of a grant",
-  },
-  {
-    match: `iifname @bridges ct state new ${TO_DESTINATION} @${DIRECT_SETS.begin}`,
+    match: `ct state new ${TO_DESTINATION} @${DIRECT_SETS.begin}`,
     statements: "counter",
     verdict: "accept",
     comment: "new connection to what DNS answered",
   },
   {
-    match: `iifname @bridges ct state established ct direction original ${TO_DESTINATION} ` +
-      `@${DIRECT_SETS.goOn}`,
+    match: `ct state new ${TO_DESTINATION} @grants`,
+    statements: "counter",
     verdict: "accept",
-    comment: "connection to what DNS answered",
+    comment: "new connection by a grant",
   },
+  report("forward_denied", "", "agent to outside"),
+];
+
+const FORWARD_TO_AGENTS: readonly NftRule[] = [
+  report("ipv6", "meta nfproto ipv6", "IPv6 from outside to an agent"),
   {
-    match: `oifname @bridges ct state established ct direction reply ${FROM_DESTINATION} ` +
-      `@${DIRECT_SETS.goOn}`,
+    match: `ct state established ct direction reply ${FROM_DESTINATION} @${DIRECT_SETS.goOn}`,
     verdict: "accept",
     comment: "answer to a connection to what DNS answered",
   },
   {
+    match: `ct state established ct direction reply ${FROM_DESTINATION} @granted`,
+    verdict: "accept",
+    comment: "answer to a connection of a grant",
+  },
+  {
     // Without it a connection hangs where a link on the way carries only smaller packets.
-    match: "oifname @bridges ct state related icmp type destination-unreachable",
+    match: "ct state related icmp type destination-unreachable",
     verdict: "accept",
     comment: "error about a connection of a grant",
   },
-  report("forward_denied", "iifname @bridges", "agent to outside"),
-  report("outside_denied", "oifname @bridges", "outside to agent"),
+  report("outside_denied", "", "outside to agent"),
 ];
 
-const TO_SERVICE = "iifname . ip daddr . meta l4proto . th dport @services";
+/** Behind the {@linkcode admissions}. */
+const INPUT: readonly NftRule[] = [
+  {
+    match: "iifname @bridges",
+    verdict: "goto input_from_agents",
+    comment: "anything else from an agent",
+  },
+  report("outside_denied", 'ip daddr @gateways iifname != "lo"', "outside to gateway"),
+];
 
 const INPUT_FROM_AGENTS: readonly NftRule[] = [
-  // First, because it is nearly every packet on a busy host; it asks for no less than those below.
-  {
-    match: `ct state untracked iifname . ip saddr @subnets ${TO_SERVICE}`,
-    verdict: "accept",
-    comment: "DNS query of an agent",
-  },
-  report(
-    "outside_denied",
-    'iifname != @bridges iifname != "lo" ip daddr @gateways',
-    "outside to gateway",
-  ),
-  { match: "iifname != @bridges", verdict: "accept", comment: "not from an agent" },
   report("ipv6", "meta nfproto ipv6", "IPv6 from an agent"),
   report("spoofed", "iifname . ip saddr != @subnets", "agent with a foreign source address"),
-  // Not reported: the last packets of connections that were cut are nobody's attempt.
-  drop(`ct state invalid ${TO_SERVICE}`, "agent to its gateway outside any connection"),
   {
     match: "ct state established ct direction reply",
     verdict: "accept",
     comment: "agent answers the host",
   },
-  { match: TO_SERVICE, verdict: "accept", comment: "agent to its gateway" },
   report("input_denied", "", "agent to host"),
 ];
 
@@ -163,22 +220,8 @@ const MASQUERADE: readonly NftRule[] = [
   },
 ];
 
-const OUTPUT: readonly NftRule[] = [
-  drop("meta nfproto ipv6 oifname @bridges", "IPv6 to an agent"),
-];
-
 /** Before connection tracking, as nft's documentation calls this priority: `raw`. */
 const BEFORE_TRACKING = -300;
-
-/**
- * DNS by UDP is not tracked: nothing here depends on it, every query would cost an entry made and
- * deleted, and one agent that asks from ever new ports could fill the host's table with entries.
- * What leaves a gateway otherwise, or comes to it, is tracked as ever.
- */
-function untracked(name: string, hook: "prerouting" | "output", match: string): NftChain {
-  const rules = [{ match, verdict: "notrack", comment: "DNS by UDP" } as const];
-  return { name, type: "filter", hook, priority: BEFORE_TRACKING, policy: "accept", rules };
-}
 
 /** By the bridge and the address, which is as pinned: the `bridge` table has seen to that. */
 const AGENT = "iifname . ip saddr";
@@ -205,19 +248,18 @@ function report(prefix: DropPrefix, match: string, comment: string): NftRule {
  *
  * Why the input chain is as it is: an agent that writes a foreign source address could inject into
  * the host's connections elsewhere, or make the DNS filter send an answer of its choosing to any
- * address on the internet, so sources are checked before anything is accepted. Gateways are
- * matched together with the bridge they belong to: a packet to another network's gateway, to
- * another address of the host, to a port that Docker publishes (its DNAT happens earlier, and what
- * it sends elsewhere ends in the forward chain), to 127.0.0.0/8 under `route_localnet`, or to a
- * broadcast or multicast address matches no service. A service is open only while our own listener
- * holds its port: before and after, another program of the host may hold it. A connection that an
- * agent opened is never accepted for being established, so closing a service cuts it at its next
- * packet.
+ * address on the internet, so nothing is accepted without a look at the source. Gateways are matched
+ * together with the bridge they belong to: a packet to another network's gateway, to another address
+ * of the host, to a port that Docker publishes (its DNAT happens earlier, and what it sends elsewhere
+ * ends in the forward chain), to 127.0.0.0/8 under `route_localnet`, or to a broadcast or multicast
+ * address is no client's. A service is open only while our own listener holds its port: before and
+ * after, another program of the host may hold it. Each packet of a connection that an agent opened
+ * is admitted for itself, so closing a service cuts it at its next packet.
  *
  * @throws RangeError when a name, address or port is none.
  */
 export function firewallTable(state: FirewallState): NftTable {
-  const { segments, dnsPort } = state;
+  const { listening, segments, proxyPort } = state;
   return {
     ...FIREWALL_TABLE,
     sets: [
@@ -243,11 +285,18 @@ export function firewallTable(state: FirewallState): NftTable {
         elements: [...new Set(segments.map(({ gateway }) => ipv4(gateway)))].map((ip) => [ip]),
       },
       {
-        name: "services",
-        type: ["ifname", "ipv4_addr", "inet_proto", "inet_service"],
+        name: "dns_clients",
+        type: CLIENTS,
         flags: [],
-        comment: "DNS filter and proxy, where they listen now",
-        elements: servicesOf(state),
+        comment: "networks that the DNS filter serves now, and its gateways",
+        elements: clientsOf(listening.dns, segments),
+      },
+      {
+        name: "proxy_clients",
+        type: CLIENTS,
+        flags: [],
+        comment: "networks that the proxy serves now, and its gateways",
+        elements: proxyPort === null ? [] : clientsOf(listening.proxy, segments),
       },
       {
         name: "grants",
@@ -280,10 +329,21 @@ export function firewallTable(state: FirewallState): NftTable {
       },
       reportedSet(["ifname", "ipv4_addr"]),
     ],
-    targets: REPORTS,
+    targets: [
+      ...REPORTS,
+      { name: "forward_from_agents", rules: FORWARD_FROM_AGENTS },
+      { name: "forward_to_agents", rules: FORWARD_TO_AGENTS },
+      { name: "input_from_agents", rules: INPUT_FROM_AGENTS },
+    ],
     chains: [
-      untracked("untracked_queries", "prerouting", `ip daddr @gateways udp dport ${port(dnsPort)}`),
-      untracked("untracked_answers", "output", `ip saddr @gateways udp sport ${port(dnsPort)}`),
+      {
+        name: "prerouting",
+        type: "filter",
+        hook: "prerouting",
+        priority: BEFORE_TRACKING,
+        policy: "accept",
+        rules: untracked(state, "dport"),
+      },
       {
         name: "forward",
         type: "filter",
@@ -293,12 +353,12 @@ export function firewallTable(state: FirewallState): NftTable {
         rules: FORWARD,
       },
       {
-        name: "input_from_agents",
+        name: "input",
         type: "filter",
         hook: "input",
         priority: 0,
         policy: "accept",
-        rules: INPUT_FROM_AGENTS,
+        rules: [...admissions(state), ...INPUT],
       },
       {
         name: "masquerade_grants",
@@ -309,12 +369,15 @@ export function firewallTable(state: FirewallState): NftTable {
         rules: MASQUERADE,
       },
       {
-        name: "output_ipv6_block",
+        name: "output",
         type: "filter",
         hook: "output",
-        priority: 0,
+        priority: BEFORE_TRACKING,
         policy: "accept",
-        rules: OUTPUT,
+        rules: [
+          drop("meta nfproto ipv6 oifname @bridges", "IPv6 to an agent"),
+          ...untracked(state, "sport"),
+        ],
       },
     ],
   };

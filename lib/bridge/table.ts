@@ -32,13 +32,12 @@ export interface NftSet {
 export interface NftRule {
   /** Matching expressions in nft's language; empty: every packet. */
   readonly match: string;
-  /** Statements between match and verdict, such as `counter`. */
+  /** Statements between match and verdict, such as `counter` or `notrack`. */
   readonly statements?: string;
   readonly verdict:
     | "accept"
     | "drop"
     | "masquerade"
-    | "notrack"
     | `goto ${string}`
     | `log ${string}`;
   /** Unique in its chain: operators and {@linkcode differences} know the rule by it. */

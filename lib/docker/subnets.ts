@@ -108,8 +108,7 @@ function explicitSubnet(text: string): Cidr {
 
 /** Neither the subnet's own address nor its broadcast address can be an interface's. */
 function isUsable(ip: Ip, subnet: Cidr): boolean {
-  const last = subnet.address((1n << BigInt(32 - subnet.prefix)) - 1n);
-  return subnet.contains(ip) && !ip.equals(subnet.network) && !ip.equals(last);
+  return subnet.contains(ip) && !ip.equals(subnet.network) && !ip.equals(subnet.last);
 }
 
 function explicitGateway(text: string, subnet: Cidr): Ip {

@@ -75,6 +75,23 @@ export class Cidr {
     return new Cidr(network, prefix);
   }
 
+  /** The bits that are fixed, such as 255.255.255.0 for a /24. */
+  get mask(): Ip {
+    const all = new Uint8Array(this.network.bytes.length).fill(0xff);
+    return Ip.fromBytes(clearHostBits(all, this.prefix));
+  }
+
+  /** The other bits, such as 0.0.0.255 for a /24. */
+  get hostMask(): Ip {
+    return Ip.fromBytes(this.mask.bytes.map((byte) => ~byte));
+  }
+
+  /** The last address: of an IPv4 network, its broadcast address. */
+  get last(): Ip {
+    const host = this.hostMask.bytes;
+    return Ip.fromBytes(this.network.bytes.map((byte, i) => byte | (host[i] ?? 0)));
+  }
+
   /** Whether `ip` lies in the block. An address of the other version never does. */
   contains(ip: Ip): boolean {
     return ip.version === this.network.version &&

@@ -5,7 +5,7 @@ import { NOTHING_LISTENS } from "../../lib/bridge/segment.ts";
 import { differences, renderReplacement, renderUpdate } from "../../lib/bridge/table.ts";
 import { Machine } from "../lab/machine.ts";
 import { labTest } from "../lab/requirements.ts";
-import { DEFAULT_SEGMENT, OTHER_SEGMENT } from "./remote.ts";
+import { DEFAULT_SEGMENT, OTHER_SEGMENT, SERVED } from "./remote.ts";
 
 const LIVE: FirewallState = {
   listening: { dns: ["10.200.255.1", "10.200.0.1"], proxy: ["10.200.255.1", "10.200.0.1"] },
@@ -54,16 +54,21 @@ table inet outcall {
     }
   }
 
-  set services {
-    type ifname . ipv4_addr . inet_proto . inet_service
-    comment "DNS filter and proxy, where they listen now"
+  set dns_clients {
+    type ifname . ipv4_addr . ipv4_addr . ipv4_addr
+    comment "networks that the DNS filter serves now, and its gateways"
     elements = {
-      "outcall0" . 10.200.255.1 . udp . 53,
-      "outcall0" . 10.200.255.1 . tcp . 53,
-      "outcall0" . 10.200.255.1 . tcp . 8080,
-      "outcall1" . 10.200.0.1 . udp . 53,
-      "outcall1" . 10.200.0.1 . tcp . 53,
-      "outcall1" . 10.200.0.1 . tcp . 8080
+      "outcall0" . 10.200.255.0 . 10.200.255.255 . 10.200.255.1,
+      "outcall1" . 10.200.0.0 . 10.200.0.255 . 10.200.0.1
+    }
+  }
+
+  set proxy_clients {
+    type ifname . ipv4_addr . ipv4_addr . ipv4_addr
+    comment "networks that the proxy serves now, and its gateways"
+    elements = {
+      "outcall0" . 10.200.255.0 . 10.200.255.255 . 10.200.255.1,
+      "outcall1" . 10.200.0.0 . 10.200.0.255 . 10.200.0.1
     }
   }
 
@@ -132,44 +137,53 @@ table inet outcall {
     drop comment "and no further"
   }
 
-  chain untracked_queries {
-    type filter hook prerouting priority -300; policy accept;
-    ip daddr @gateways udp dport 53 notrack comment "DNS by UDP"
+  chain forward_from_agents {
+    meta nfproto ipv6 counter goto ipv6 comment "IPv6 from an agent to outside"
+    oifname @bridges counter goto agent_to_agent comment "agent to agent"
+    ct state established ct direction original ip saddr . ip daddr . meta l4proto . th dport @directed accept comment "connection to what DNS answered"
+    ct state established ct direction original ip saddr . ip daddr . meta l4proto . th dport @granted accept comment "connection of a grant"
+    meta l4proto tcp ct state new tcp flags & (fin | syn | rst | ack) != syn counter goto forward_denied comment "agent to outside in mid-connection"
+    ct state new ip saddr . ip daddr . meta l4proto . th dport @direct counter accept comment "new connection to what DNS answered"
+    ct state new ip saddr . ip daddr . meta l4proto . th dport @grants counter accept comment "new connection by a grant"
+    counter goto forward_denied comment "agent to outside"
   }
 
-  chain untracked_answers {
-    type filter hook output priority -300; policy accept;
-    ip saddr @gateways udp sport 53 notrack comment "DNS by UDP"
+  chain forward_to_agents {
+    meta nfproto ipv6 counter goto ipv6 comment "IPv6 from outside to an agent"
+    ct state established ct direction reply ip daddr . ip saddr . meta l4proto . th sport @directed accept comment "answer to a connection to what DNS answered"
+    ct state established ct direction reply ip daddr . ip saddr . meta l4proto . th sport @granted accept comment "answer to a connection of a grant"
+    ct state related icmp type destination-unreachable accept comment "error about a connection of a grant"
+    counter goto outside_denied comment "outside to agent"
+  }
+
+  chain input_from_agents {
+    meta nfproto ipv6 counter goto ipv6 comment "IPv6 from an agent"
+    iifname . ip saddr != @subnets counter goto spoofed comment "agent with a foreign source address"
+    ct state established ct direction reply accept comment "agent answers the host"
+    counter goto input_denied comment "agent to host"
+  }
+
+  chain prerouting {
+    type filter hook prerouting priority -300; policy accept;
+    udp dport 53 ip daddr @gateways notrack accept comment "DNS over UDP"
+    tcp dport 53 ip daddr @gateways notrack accept comment "DNS over TCP"
+    tcp dport 8080 ip daddr @gateways notrack accept comment "proxy"
   }
 
   chain forward {
     type filter hook forward priority 0; policy drop;
-    iifname != @bridges oifname != @bridges accept comment "neither side is managed"
-    meta nfproto ipv6 counter goto ipv6 comment "IPv6 from or to an agent"
-    iifname @bridges oifname @bridges counter goto agent_to_agent comment "agent to agent"
-    iifname @bridges meta l4proto tcp ct state new tcp flags & (fin | syn | rst | ack) != syn counter goto forward_denied comment "agent to outside in mid-connection"
-    iifname @bridges ct state new ip saddr . ip daddr . meta l4proto . th dport @grants counter accept comment "new connection by a grant"
-    iifname @bridges ct state established ct direction original ip saddr . ip daddr . meta l4proto . th dport @granted accept comment "connection of a grant"
-    oifname @bridges ct state established ct direction reply ip daddr . ip saddr . meta l4proto . th sport @granted accept comment "answer to a connection of a grant"
-    iifname @bridges ct state new ip saddr . ip daddr . meta l4proto . th dport @direct counter accept comment "new connection to what DNS answered"
-    iifname @bridges ct state established ct direction original ip saddr . ip daddr . meta l4proto . th dport @directed accept comment "connection to what DNS answered"
-    oifname @bridges ct state established ct direction reply ip daddr . ip saddr . meta l4proto . th sport @directed accept comment "answer to a connection to what DNS answered"
-    oifname @bridges ct state related icmp type destination-unreachable accept comment "error about a connection of a grant"
-    iifname @bridges counter goto forward_denied comment "agent to outside"
-    oifname @bridges counter goto outside_denied comment "outside to agent"
+    iifname @bridges goto forward_from_agents comment "from an agent"
+    oifname @bridges goto forward_to_agents comment "to an agent"
+    accept comment "neither side is managed"
   }
 
-  chain input_from_agents {
+  chain input {
     type filter hook input priority 0; policy accept;
-    ct state untracked iifname . ip saddr @subnets iifname . ip daddr . meta l4proto . th dport @services accept comment "DNS query of an agent"
-    iifname != @bridges iifname != "lo" ip daddr @gateways counter goto outside_denied comment "outside to gateway"
-    iifname != @bridges accept comment "not from an agent"
-    meta nfproto ipv6 counter goto ipv6 comment "IPv6 from an agent"
-    iifname . ip saddr != @subnets counter goto spoofed comment "agent with a foreign source address"
-    ct state invalid iifname . ip daddr . meta l4proto . th dport @services counter drop comment "agent to its gateway outside any connection"
-    ct state established ct direction reply accept comment "agent answers the host"
-    iifname . ip daddr . meta l4proto . th dport @services accept comment "agent to its gateway"
-    counter goto input_denied comment "agent to host"
+    udp dport 53 iifname . (ip saddr & 255.255.255.0) . (ip saddr | 0.0.0.255) . ip daddr @dns_clients accept comment "DNS over UDP, of agents in a /24"
+    tcp dport 53 iifname . (ip saddr & 255.255.255.0) . (ip saddr | 0.0.0.255) . ip daddr @dns_clients accept comment "DNS over TCP, of agents in a /24"
+    tcp dport 8080 iifname . (ip saddr & 255.255.255.0) . (ip saddr | 0.0.0.255) . ip daddr @proxy_clients accept comment "proxy, of agents in a /24"
+    iifname @bridges goto input_from_agents comment "anything else from an agent"
+    ip daddr @gateways iifname != "lo" counter goto outside_denied comment "outside to gateway"
   }
 
   chain masquerade_grants {
@@ -178,9 +192,12 @@ table inet outcall {
     oifname != @bridges ip saddr . ip daddr . meta l4proto . th dport @directed masquerade comment "agents that connect to what DNS answered appear as the host"
   }
 
-  chain output_ipv6_block {
-    type filter hook output priority 0; policy accept;
+  chain output {
+    type filter hook output priority -300; policy accept;
     meta nfproto ipv6 oifname @bridges counter drop comment "IPv6 to an agent"
+    udp sport 53 ip saddr @gateways notrack accept comment "DNS over UDP"
+    tcp sport 53 ip saddr @gateways notrack accept comment "DNS over TCP"
+    tcp sport 8080 ip saddr @gateways notrack accept comment "proxy"
   }
 }
 `;
@@ -193,7 +210,7 @@ Deno.test("renderFirewall() closed: the same chains and bridges, and no service 
   const closed = renderFirewall({ ...LIVE, ...CLOSED });
   const chains = (text: string): string => text.slice(text.indexOf("chain forward_denied"));
   equal(chains(closed), chains(SNAPSHOT));
-  doesNotMatch(closed, /\. (tcp|udp) \. \d/);
+  doesNotMatch(closed, SERVED);
   match(closed, /"outcall0",\n\s+"outcall1",\n\s+"outcall2"/);
 });
 
@@ -202,14 +219,15 @@ Deno.test("a service is open only at the gateways where it listens", () => {
     ...LIVE,
     listening: { dns: ["10.200.0.1"], proxy: ["127.0.0.1"] },
   });
-  match(text, /"outcall1" \. 10\.200\.0\.1 \. udp \. 53/);
-  doesNotMatch(text, /"outcall0" \. 10\.200\.255\.1 \. (udp|tcp)|8080/);
+  match(text, /set dns_clients {[^}]*elements = {\s+"outcall1" \. 10\.200\.0\.0 [^,}]+}/);
+  match(text, /set proxy_clients {[^}]*"networks that the proxy serves now, and its gateways"\s+}/);
 });
 
 Deno.test("renderFirewall() without a proxy opens the DNS filter only", () => {
   const text = renderFirewall({ ...LIVE, proxyPort: null });
   doesNotMatch(text, /8080/);
-  match(text, /"outcall0" \. 10\.200\.255\.1 \. udp \. 53/);
+  match(text, /set proxy_clients {[^}]*"networks that the proxy serves now, and its gateways"\s+}/);
+  match(text, SERVED);
 });
 
 Deno.test("renderFirewall() gives a bridge without a known network no services", () => {
@@ -282,9 +300,9 @@ labTest("a report that somebody took out, or sent elsewhere, is a difference", {
       ["flush chain inet outcall forward_denied", /chain forward_denied has other rules/],
       ["insert rule inet outcall input_denied accept", /chain input_denied has other rules/],
       [
-        "flush chain inet outcall output_ipv6_block; add rule inet outcall output_ipv6_block " +
+        "flush chain inet outcall output; add rule inet outcall output " +
         'oifname @bridges goto ipv6 comment "IPv6 to an agent"',
-        /chain output_ipv6_block has other rules/,
+        /chain output has other rules/,
       ],
       ["add chain inet outcall extra", /a foreign chain extra/],
     ] as const

@@ -1,7 +1,9 @@
 import { deepEqual, equal, notDeepEqual, notEqual, ok } from "node:assert/strict";
+import { type FirewallState, firewallTable } from "../../lib/bridge/firewall.ts";
+import { renderUpdate } from "../../lib/bridge/table.ts";
 import type { Machine } from "../lab/machine.ts";
 import { labTest } from "../lab/requirements.ts";
-import { RemoteBridges } from "./remote.ts";
+import { ALL_LISTEN, DEFAULT_SEGMENT, OTHER_SEGMENT, RemoteBridges } from "./remote.ts";
 import {
   AGENT,
   BYSTANDER,
@@ -197,6 +199,7 @@ labTest(
         equal(await at(agent, tcp(HOST, 9000)), 0);
         equal(await at(agent, tcp(GATEWAY, 9000)), 0);
         equal(await at(agent, tcp(GATEWAY, 8080)), 0);
+        equal((await agent.run(tcp(GATEWAY, 8080))).code, 0, "our own service answers");
       },
     );
   },
@@ -208,6 +211,9 @@ labTest(
   async (t) => {
     await using world = await World.create();
     const { host, agent, internet } = world;
+    const ask = (source: string): string[] => [
+      ...["bash", "-c", `echo x | nc -u -w1 -s ${source} ${GATEWAY} 53`],
+    ];
     await agent.must(["ip", "address", "add", `${INTERNET}/32`, "dev", "lo"]);
     await agent.must(["sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0"]);
     for (const name of ["all", "outcall0", "up0"]) {
@@ -219,9 +225,6 @@ labTest(
         await arrivals(agent, ["nc", "-u", "-w1", GATEWAY, "53"], host, "admitted from agents"),
         0,
       );
-      const ask = (source: string): string[] => [
-        ...["bash", "-c", `echo x | nc -u -w1 -s ${source} ${GATEWAY} 53`],
-      ];
       equal(await arrivals(agent, ask(AGENT), host, "admitted from agents"), 1, "positive control");
       equal(await arrivals(agent, ask(INTERNET), host, "admitted from agents"), 0);
       equal(await arrivals(agent, ask(INTERNET), internet, "from network"), 0);
@@ -237,6 +240,30 @@ labTest(
         equal(await arrivals(agent, forged, host, "admitted from agents"), 0);
       },
     );
+
+    await t.step("a network of one size is not taken for one of another", async () => {
+      // Without the ports' table, which would not let these packets come that far.
+      await world.bridges.kill();
+      await host.must(["nft", "delete", "table", "bridge", "outcall"]);
+      const small = { ...DEFAULT_SEGMENT, subnet: "10.200.255.0/28" };
+      const state: FirewallState = {
+        listening: ALL_LISTEN,
+        segments: [small, OTHER_SEGMENT],
+        extraBridges: [],
+        granted: [],
+        dnsPort: 53,
+        proxyPort: 8080,
+      };
+      await host.must(["nft", "-f", "-"], { input: renderUpdate(firewallTable(state)) });
+      const foreign = ["10.200.255.20", "10.200.255.250", NEIGHBOUR];
+      for (const address of foreign) {
+        await agent.must(["ip", "address", "add", `${address}/32`, "dev", "lo"]);
+      }
+      equal(await arrivals(agent, ask(AGENT), host, "admitted from agents"), 1, "positive control");
+      for (const address of foreign) {
+        equal(await arrivals(agent, ask(address), host, "admitted from agents"), 0, address);
+      }
+    });
   },
 );
 
@@ -282,7 +309,7 @@ labTest(
 );
 
 labTest(
-  "DNS by UDP leaves no entry in the host's connection tracking, and TCP does",
+  "neither queries nor connections leave an entry in the host's connection tracking",
   NEEDS,
   async () => {
     await using world = await World.create();
@@ -293,10 +320,14 @@ labTest(
     // Answered by the kernel's "port unreachable", which leaves the gateway too.
     for (let i = 0; i < 5; i++) await agent.run(udp(GATEWAY, 53));
     equal(await arrivals(agent, udp(GATEWAY, 53), host, "admitted from agents"), 1, "control");
+    for (const port of [53, 8080]) {
+      host.spawn(["nc", "-lk", GATEWAY, `${port}`]);
+      while ((await agent.run(tcp(GATEWAY, port))).code !== 0);
+    }
     deepEqual(await tracked(), []);
-    host.spawn(["nc", "-lk", GATEWAY, "53"]);
-    while ((await agent.run(tcp(GATEWAY, 53))).code !== 0);
-    notDeepEqual(await tracked(), []);
+    agent.spawn(["nc", "-lk", AGENT, "8000"]);
+    while ((await host.run(tcp(AGENT, 8000))).code !== 0);
+    notDeepEqual(await tracked(), [], "what the host begins is tracked as ever");
   },
 );
 

@@ -40,6 +40,9 @@ export const ALL_LISTEN: Listening = {
   proxy: [DEFAULT_SEGMENT.gateway, OTHER_SEGMENT.gateway],
 };
 
+/** An agents' network to which a service is open, as nft writes and lists it. */
+export const SERVED = /"outcall\d" \. [0-9.]+ \. [0-9.]+ \. 10\./;
+
 /** A call that ended in an OutcallError. */
 export class RemoteFailure extends Error {
   constructor(readonly failure: Failure) {
