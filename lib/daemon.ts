@@ -16,7 +16,6 @@ import { admitOperator, operatorSocketAccess } from "./api/operators.ts";
 import type { ApiApp } from "./api/router.ts";
 import type { HostServices, ProxyService } from "./api/services.ts";
 import { assertPlaceFree } from "./api/socket_file.ts";
-import type { PolicyLoads } from "./api/status.ts";
 import { serveUnix, type UnixServer } from "./api/unix_server.ts";
 import { Bridges } from "./bridge/bridge.ts";
 import { FirewallCounters } from "./bridge/drops/counters.ts";
@@ -49,6 +48,7 @@ import { decisionTracing } from "./metrics/trace.ts";
 import { NamespaceAgents } from "./namespace/agents.ts";
 import { Cidr } from "./net/cidr.ts";
 import { Observations } from "./observe.ts";
+import { healthOf } from "./parts_health.ts";
 import { ActivePolicy } from "./policy.ts";
 import { ProxyServer } from "./proxy/server.ts";
 import { History } from "./record/history.ts";
@@ -541,63 +541,19 @@ class Daemon {
     }
   }
 
-  async #health(): Promise<readonly PartHealth[]> {
-    const bridge = await this.#bridges.status();
-    const dns = this.#dns.status();
-    const proxy = this.#proxy?.status();
-    const isEnforcing = bridge.up && bridge.nftables === "active";
-    const observation = this.#observations.health();
-    return [
-      {
-        name: "bridge",
-        state: isEnforcing ? "ok" : "failed",
-        detail: `${bridge.name} is ${bridge.up ? "up" : "down"}, nftables ${bridge.nftables}`,
-      },
-      this.#drops.health(),
-      rulesHealth(this.#policy.loads()),
-      {
-        name: "dns",
-        state: dns.running ? "ok" : "failed",
-        detail: dns.listen_addresses.join(", ") || "not listening",
-      },
-      this.#dns.workerHealth(),
-      {
-        name: "proxy",
-        state: proxy?.running === false ? "failed" : "ok",
-        detail: proxy === undefined
-          ? "disabled"
-          : proxy.listen_addresses.join(", ") || "not listening",
-      },
-      ...(this.#proxy === null ? [] : [this.#proxy.workerHealth()]),
-      this.#docker.health(),
-      this.#history.health(),
-      ...(observation === null ? [] : [observation]),
-      socketHealth("agent_api", this.#config.agentSocketPath),
-    ];
+  #health(): Promise<readonly PartHealth[]> {
+    return healthOf({
+      bridge: this.#bridges,
+      drops: this.#drops,
+      policy: this.#policy,
+      dns: this.#dns,
+      proxy: this.#proxy,
+      docker: this.#docker,
+      history: this.#history,
+      observations: this.#observations,
+      agentSocketPath: this.#config.agentSocketPath,
+    });
   }
-}
-
-/** Agents find the agent socket by its name alone. */
-function socketHealth(name: string, path: string): PartHealth {
-  const isThere = ((): boolean => {
-    try {
-      return Deno.statSync(path).isSocket === true;
-    } catch {
-      return false;
-    }
-  })();
-  return isThere
-    ? { name, state: "ok", detail: path }
-    : { name, state: "degraded", detail: `${path} is not there; the daemon makes it at its start` };
-}
-
-/** Rules that were refused are not in force, and would keep the daemon from starting again. */
-function rulesHealth({ rules, refusal }: PolicyLoads): PartHealth {
-  return refusal === null ? { name: "rule_engine", state: "ok", detail: `${rules} rule(s)` } : {
-    name: "rule_engine",
-    state: "degraded",
-    detail: `${rules} rule(s) of before are in force; the newer ones were refused: ${refusal}`,
-  };
 }
 
 /**
