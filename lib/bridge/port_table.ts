@@ -109,7 +109,8 @@ export function portTable({ ports, pins, subnets, gateways }: PortState): NftTab
         policy: "accept",
         rules: [
           {
-            match: "iifname . ether saddr . ip saddr @pinned",
+            // The frame's own type, unlike the protocol, is not IPv4 behind a VLAN tag (D13).
+            match: "ether type ip iifname . ether saddr . ip saddr @pinned",
             verdict: "accept",
             comment: "IPv4 as pinned",
           },
@@ -123,11 +124,22 @@ export function portTable({ ports, pins, subnets, gateways }: PortState): NftTab
           ),
           { match: ARP_AS_PINNED, verdict: "accept", comment: "ARP as pinned" },
           report("not_as_pinned", "iifname @ports", "not as pinned"),
-          report("foreign_port", "ip saddr @subnets", "agent address at another port"),
           report(
             "foreign_port",
-            "arp saddr ip @subnets",
+            "meta protocol ip ip saddr @subnets",
+            "agent address at another port",
+          ),
+          report(
+            "foreign_port",
+            "meta protocol arp arp saddr ip @subnets",
             "ARP for an agent address at another port",
+          ),
+          // The host takes off any number of priority tags (VLAN 0), one before this chain and the
+          // others behind it, so an address may come in behind them. No honest frame has two.
+          report(
+            "foreign_port",
+            "meta protocol { 8021q, 8021ad } @nh,4,12 0",
+            "priority tag behind another tag",
           ),
           report("foreign_port", "ether saddr @macs", "agent MAC at another port"),
         ],

@@ -1,12 +1,14 @@
 import { equal, match, ok } from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 import { connect, Machine } from "../lab/machine.ts";
 import { labTest } from "../lab/requirements.ts";
 import { ALL_LISTEN, DEFAULT_SEGMENT, RemoteBridges } from "./remote.ts";
 import { AGENT, seen, World } from "./world.ts";
 
-const NEEDS = { tools: ["nft", "ip", "unshare", "nsenter", "nc", "ping", "bridge"] };
+const NEEDS = { tools: ["nft", "ip", "unshare", "nsenter", "nc", "ping", "bridge", "python3"] };
 const GATEWAY = DEFAULT_SEGMENT.gateway;
 const THIEF = "10.200.255.66";
+const HOSTILE = fileURLToPath(new URL("../e2e/hostile.py", import.meta.url));
 
 /** A further agent on the default network's bridge, not pinned yet. */
 async function plugThief(world: World, port: string): Promise<Machine> {
@@ -61,6 +63,25 @@ labTest(
     await t.step("a port that nobody has looked at yet reaches nothing", async () => {
       ok(await isAdmitted(world, agent, AGENT), "positive control");
       equal(await isAdmitted(world, thief, THIEF), false);
+    });
+    await t.step("nor does it speak as another agent behind VLAN tags, pinned or not", async () => {
+      const [{ address: gatewayMac }]: [{ address: string }] = JSON.parse(
+        await host.must(["ip", "-j", "link", "show", "outcall0"]),
+      );
+      const agentMac = await macOf(agent);
+      const believed = ["ip", "neigh", "show", AGENT, "dev", "outcall0"];
+      for (const isPinned of [false, true]) {
+        if (isPinned) await world.bridges.repair();
+        ok(await isReached(world), "makes the entry");
+        const before = await seen(host, "admitted from agents");
+        await Promise.all(["0", "1", "2", "3"].map(async (depth) => {
+          const tagged = ["python3", HOSTILE, "tagged", depth];
+          await thief.must([...tagged, "dns", "own", gatewayMac, AGENT, GATEWAY, "example.com"]);
+          await thief.must([...tagged, "arp", "own", AGENT, gatewayMac, GATEWAY]);
+        }));
+        match(await host.must(believed), new RegExp(agentMac));
+        equal(await seen(host, "admitted from agents"), before);
+      }
     });
     await t.step("once pinned it reaches its gateway, under its own address", async () => {
       await world.bridges.repair();

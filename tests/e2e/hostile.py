@@ -7,6 +7,7 @@ program sends. Each command prints what became of it; whether anything arrived i
     tcp FROM_MAC TO_MAC FROM_IP TO_IP PORT        one TCP SYN
     dns FROM_MAC TO_MAC FROM_IP TO_IP NAME        one question for an A record
     sniff                                         prints each frame that comes in, until it is ended
+    tagged DEPTH COMMAND...                       the same, each frame behind that many priority tags
 
 FROM_MAC and REPLY_MAC may be "own".
 """
@@ -26,6 +27,7 @@ ETH_P_ARP = 0x0806
 SIOCGIFHWADDR = 0x8927
 SOL_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC = 263, 1, 1
 BROADCAST = b"\xff" * 6
+PRIORITY_TAG = struct.pack("!HH", 0x8100, 0)  # IEEE 802.1Q: VLAN 0
 # Bytes that a receiver recognises, enough for a frame that is not padded.
 MARK = b"outcall hostile frame".ljust(64, b".")
 # Neighbour entries resist change for a second after they were confirmed.
@@ -45,7 +47,7 @@ def mac(text):
 def send(to_mac, from_mac, ethertype, payload):
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
         raw.bind((INTERFACE, 0))
-        raw.send(to_mac + from_mac + struct.pack("!H", ethertype) + payload)
+        raw.send(to_mac + from_mac + tags + struct.pack("!H", ethertype) + payload)
     print("sent", flush=True)
 
 
@@ -167,6 +169,10 @@ def everything(targets):
 
 
 command, *words = sys.argv[1:]
+tags = b""
+if command == "tagged":
+    depth, command, *words = words
+    tags = PRIORITY_TAG * int(depth)
 if command == "everything":
     everything(words)
 elif command == "arp":
