@@ -83,3 +83,32 @@ Deno.test("Cidr: every address of a random block is in it, and its neighbours ar
     if (index > 0n) assert.ok(!whole.subnet(prefix, index - 1n).overlaps(block));
   }));
 });
+
+Deno.test("Cidr: masks and last address are those that people know", () => {
+  assert.equal(String(cidr("10.200.7.0/24").mask), "255.255.255.0");
+  assert.equal(String(cidr("10.200.7.0/24").hostMask), "0.0.0.255");
+  assert.equal(String(cidr("10.200.7.0/24").last), "10.200.7.255");
+  assert.equal(String(cidr("0.0.0.0/0").last), "255.255.255.255");
+  assert.equal(String(cidr("1.2.3.4/32").last), "1.2.3.4");
+  assert.equal(String(cidr("fd00::/126").last), "fd00::3");
+});
+
+Deno.test("Cidr: an address with the masks of one size leads to a block's ends only from inside", () => {
+  const bytes = fc.uint8Array({ minLength: 4, maxLength: 4 });
+  const sizes = fc.integer({ min: 0, max: 32 });
+  fc.assert(fc.property(bytes, bytes, sizes, sizes, (one, other, prefix, otherPrefix) => {
+    const block = Cidr.containing(Ip.fromBytes(one), prefix);
+    const { mask, hostMask } = Cidr.containing(Ip.fromBytes(one), otherPrefix);
+    // Near the block, or even in it, which chance would hardly find.
+    for (
+      const address of [other, one, block.last.bytes, block.network.bytes.with(3, other[3] ?? 0)]
+    ) {
+      const first = address.map((byte, i) => byte & (mask.bytes[i] ?? 0));
+      const last = address.map((byte, i) => byte | (hostMask.bytes[i] ?? 0));
+      const leadsThere = Ip.fromBytes(first).equals(block.network) &&
+        Ip.fromBytes(last).equals(block.last);
+      const isInside = block.contains(Ip.fromBytes(address));
+      assert.equal(leadsThere, isInside && prefix === otherPrefix);
+    }
+  }));
+});
