@@ -1,12 +1,8 @@
 /** Divides the tests into batches, each for a test runner of its own, so that several run at once. */
+import { dirname } from "node:path";
 
 /** Folders whose files take long one by one: each has labs or a Docker Engine of its own. */
 const LONG = ["tests/bridge", "tests/docker", "tests/e2e"];
-
-/** A folder, or the path itself where it is a file. */
-function folderOf(path: string): string {
-  return path.slice(0, path.lastIndexOf("/"));
-}
 
 function isTest(path: string): boolean {
   return path.endsWith("_test.ts");
@@ -35,7 +31,7 @@ export async function batchesOf(
   const trimmed = paths.map((path) => path.replace(/^\.\//, "").replace(/\/+$/, ""));
   const found = await Promise.all(trimmed.map((path) => testFiles(path, root)));
   const files = [...new Set(found.flat())];
-  const isLong = (file: string): boolean => LONG.includes(folderOf(file));
-  const folders = Map.groupBy(files.filter((file) => !isLong(file)), folderOf);
+  const isLong = (file: string): boolean => LONG.includes(dirname(file));
+  const folders = Map.groupBy(files.filter((file) => !isLong(file)), dirname);
   return [...folders.values(), ...files.filter(isLong).map((file) => [file])];
 }

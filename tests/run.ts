@@ -6,6 +6,7 @@
  *
  * With paths, only the tests there run.
  */
+import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import { batchesOf } from "./batches.ts";
 import { addTallies, readJunit, type Tally } from "./junit.ts";
@@ -39,7 +40,9 @@ async function staticChecks(paths: readonly string[]): Promise<Tally> {
 async function runBatch(files: readonly string[]): Promise<Tally> {
   const report = await Deno.makeTempFile({ prefix: "outcall-test-", suffix: ".xml" });
   try {
-    console.log(`begun: ${files.join(" ")}`);
+    const [first = "", ...others] = files;
+    const name = others.length === 0 ? first : `${dirname(first)} (${files.length} files)`;
+    console.log(`begun: ${name}`);
     const startMs = performance.now();
     // A shell puts the errors where the rest is, in their order.
     const test = [Deno.execPath(), "test", "-A", "--no-check", `--junit-path=${report}`, ...files];
@@ -49,7 +52,7 @@ async function runBatch(files: readonly string[]): Promise<Tally> {
       stdin: "null",
     }).output();
     const took = `${Math.round((performance.now() - startMs) / 1000)} s`;
-    console.log(`\nended after ${took}: ${files.join(" ")}`);
+    console.log(`\nended after ${took}: ${name}`);
     console.log(new TextDecoder().decode(stdout));
     const tally = readJunit(await Deno.readTextFile(report));
     // A runner that crashed, or a file that does not load, has no entry in the report.
