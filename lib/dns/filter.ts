@@ -19,7 +19,7 @@ import { ExtendedError, MAX_MESSAGE_BYTES, Rcode, RecordType, typeName } from ".
 import type { LookupLimits } from "./limits.ts";
 import type { ParsedQuery, Query, ResourceRecord } from "./message.ts";
 import { type AddressOpener, lifeSecsOf, type OpenedAddresses } from "./opener.ts";
-import { hostnameOf, isWithin, nameText, type WireName } from "./name.ts";
+import { hostnameOf, nameText, type WireName } from "./name.ts";
 import { parseQuery } from "./parse.ts";
 import { judgeName, refusedAlias } from "./policy.ts";
 import type { AnswerSource, Resolution } from "./resolver.ts";
@@ -89,9 +89,6 @@ function isAnswered(type: number, { verdict }: Judgement): boolean {
   return COMMON_TYPES.has(type) ||
     (type !== RecordType.AAAA && verdict.dns?.namesRecordType === true);
 }
-
-/** Multicast DNS names never leave the local link (RFC 6762 §3, S007-FR-033). */
-const LOCAL: WireName = "\x05local\0";
 
 /** How long a client may remember a refusal (S007-FR-010). */
 const BLOCK_TTL_SECS = 60;
@@ -281,7 +278,6 @@ export class DnsFilter implements PacketHandler {
     const { query, agent, hostname } = asked;
     const judgement = this.#judge(asked);
     if (!judgement.verdict.allowed) return this.#blockBy(asked, judgement);
-    if (isWithin(query.question.name, LOCAL)) return this.#block(asked, "default", null);
     const { resolver, limits } = this.#parts;
     const { name, type } = query.question;
     // Whether the name exists is learned from the type that clients ask anyway.

@@ -1,7 +1,7 @@
 /** Resolving a name for the proxy: the same cache and upstreams, addresses instead of packets. */
 import type { Agent } from "../agents.ts";
 import type { Reason } from "../decision.ts";
-import type { Hostname } from "../net/host.ts";
+import { type Hostname, isLinkLocalName } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";
 import type { Judge, Judgement } from "../policy.ts";
 import type { RuleRef } from "../rules/types.ts";
@@ -87,6 +87,8 @@ export async function lookupAddresses(
 ): Promise<readonly Ip[]> {
   const { name } = hostname;
   const question = { name: wireNameOf(hostname), type: RecordType.A };
+  // The proxy judges requests, not names, so no verdict has kept it from asking.
+  if (isLinkLocalName(name)) throw new LookupError("nxdomain", `${name} is never asked for`, null);
   try {
     const { answer } = parts.resolver.cached(question, false) ??
       await ask(parts, agent, hostname, question);

@@ -95,3 +95,11 @@ export function parseHost(text: string): Host | null {
 function reached(ip: Ip): Ip {
   return ip.mappedIpv4() ?? ip;
 }
+
+/**
+ * Whether a normalised name is of the local link: multicast DNS, which nobody but the link itself
+ * answers, and no resolver may be asked for (RFC 6762 §3, S007-FR-033).
+ */
+export function isLinkLocalName(name: string): boolean {
+  return name === "local" || name.endsWith(".local");
+}

@@ -1,6 +1,7 @@
 /**
  * The one function that decides. Pure and synchronous: facts in, verdict out. Default is block.
  */
+import { isLinkLocalName } from "../net/host.ts";
 import type { Candidates } from "./index.ts";
 import { PENDING_FACTS } from "./language.ts";
 import { CAN_BE_TRUE, Evaluation, FAILED, type Outcome, TRUE } from "./outcome.ts";
@@ -93,6 +94,15 @@ class Judgement {
   }
 
   verdict(): Verdict {
+    const verdict = this.#byRules();
+    const { layer, facts } = this;
+    // No rule can have a name resolved that no resolver may be asked for.
+    return verdict.allowed && layer === "dns" && isLinkLocalName(facts.dns?.query ?? "")
+      ? this.#blocked("default", null)
+      : verdict;
+  }
+
+  #byRules(): Verdict {
     let onlyPort: CompiledRule | null = null;
     for (let rule = this.#next(); rule !== null; rule = this.#next()) {
       const outcome = this.#evaluate(rule);

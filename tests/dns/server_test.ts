@@ -400,3 +400,12 @@ for (const [name, failure, behaviour] of failures) {
     );
   });
 }
+
+Deno.test("resolveFor() asks nobody for .local, which no network but the link itself has (S007-FR-033)", async () => {
+  await using world = new World([{ id: "all", condition: 'dns.query != ""' }]);
+  await assert.rejects(
+    world.server.resolveFor(world.agent, host("printer.local")),
+    (thrown) => thrown instanceof LookupError && thrown.failure === "nxdomain",
+  );
+  assert.deepEqual(world.upstream.names, []);
+});

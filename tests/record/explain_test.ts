@@ -154,6 +154,11 @@ Deno.test("each proposal opens what it says, and nothing beside it", () => {
   assert.equal(tunnel("a.org", 443), false);
 });
 
+Deno.test("a name of the local link gets no proposal, since no rule could have it resolved", () => {
+  assert.equal(explained(policyOf(), lookup("printer.example")).proposals.length > 0, true);
+  assert.deepEqual(explained(policyOf(), lookup("printer.local")).proposals, []);
+});
+
 Deno.test("a look-up of another type is proposed as just that: no connection", () => {
   const { proposals } = explained(policyOf(), lookup("a.org", "TXT"));
   assert.deepEqual(proposals.map(({ width }) => width), ["request", "domain"]);

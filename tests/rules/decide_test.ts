@@ -44,6 +44,22 @@ Deno.test("decide() follows the quickstart's rule at every layer (D7)", () => {
   assert.ok(!decide(policy, "dns", dnsFacts("api.openai.com.evil.net")).allowed);
 });
 
+Deno.test("decide(): no rule has a name of the local link resolved (S007-FR-033, ADV-DNS-03)", () => {
+  const all = policyOf({ id: "all", condition: "true" });
+  const none = policyOf(
+    { id: "none", condition: 'dns.query.endsWith(".local")', action: "block" },
+    { id: "all", condition: "true" },
+  );
+  for (const name of ["local", "printer.local"]) {
+    const { allowed, reason, rule } = decide(all, "dns", dnsFacts(name));
+    assert.deepEqual([allowed, reason, rule], [false, "default", null]);
+  }
+  assert.equal(decide(none, "dns", dnsFacts("printer.local")).rule?.id, "none");
+  for (const name of ["notlocal", "local.test", "printer.local.test"]) {
+    assert.ok(decide(all, "dns", dnsFacts(name)).allowed, name);
+  }
+});
+
 Deno.test("decide(): a rule on the method resolves the name, and a tunnel stays shut", () => {
   const policy = policyOf({ condition: 'http.host == "x.org" && http.method == "GET"' });
   assert.ok(decide(policy, "dns", dnsFacts("x.org")).allowed);
