@@ -298,6 +298,7 @@ const dnsCacheEntry = z.object({
   hostname: z.string(),
   record_type: z.string(),
   ttl_remaining_secs: z.int(),
+  dnssec: z.literal(true).exactOptional(),
 }) satisfies z.ZodType<DnsCacheEntry>;
 
 /** The DNS cache; `entries` is empty unless asked for. */

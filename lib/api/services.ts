@@ -137,6 +137,8 @@ export interface DnsCacheEntry {
   readonly hostname: string;
   readonly record_type: string;
   readonly ttl_remaining_secs: number;
+  /** Kept for those who ask with DNSSEC records; absent: for the others. */
+  readonly dnssec?: true;
 }
 
 /** The DNS filter. */

@@ -69,7 +69,7 @@ export function addDnsCommands(program: CommandUnknownOpts, run: Run): void {
         const rows = cache.entries.map((entry) => [
           entry.hostname,
           entry.record_type,
-          `${entry.ttl_remaining_secs}s`,
+          `${entry.ttl_remaining_secs}s${entry.dnssec === true ? " (DNSSEC)" : ""}`,
         ]);
         return {
           json: cache,

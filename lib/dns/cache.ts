@@ -128,13 +128,14 @@ export class DnsCache {
   /** What is cached and alive, in no particular order. */
   entries(): readonly DnsCacheEntry[] {
     const alive: DnsCacheEntry[] = [];
-    for (const entry of this.#entries.values()) {
+    for (const [key, entry] of this.#entries) {
       const ttlSecs = entry.answer.lifetimeSecs - this.#ageSecs(entry);
       if (ttlSecs <= 0) continue;
       alive.push({
         hostname: nameText(entry.question.name),
         record_type: typeName(entry.question.type),
         ttl_remaining_secs: ttlSecs,
+        ...(key === cacheKey(entry.question, true) ? { dnssec: true } : {}),
       });
     }
     return alive;

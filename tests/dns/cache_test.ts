@@ -92,6 +92,13 @@ Deno.test("name, type and DO keep answers apart", () => {
   assert.equal(new Set(keys).size, keys.length);
 });
 
+Deno.test("the listing tells answers with DNSSEC records from those without", () => {
+  const { cache } = cacheAt();
+  const asked = question("a.test");
+  for (const dnssecOk of [false, true]) cache.set(cacheKey(asked, dnssecOk), asked, answer(10));
+  assert.deepEqual(cache.entries().map(({ dnssec }) => dnssec), [undefined, true]);
+});
+
 Deno.test("flush() forgets everything and says how much that was", () => {
   const { cache } = cacheAt();
   put(cache, "a.test", answer(10));
