@@ -6,6 +6,7 @@ import { bindLibc, checked, lastErrno, SystemError } from "./libc.ts";
 const EPOLL_CLOEXEC = 0o2000000;
 const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
+const EPOLL_CTL_MOD = 3;
 const EPOLLIN = 0x1;
 const EPOLLOUT = 0x4;
 const EPOLLERR = 0x8;
@@ -32,16 +33,28 @@ export class Epoll {
   readonly #events = new Uint8Array(MAX_EVENTS * EVENT_BYTES);
   readonly #view = new DataView(this.#events.buffer);
   readonly #one = new Uint8Array(EVENT_BYTES);
+  readonly #oneView = new DataView(this.#one.buffer);
 
   /**
-   * Reports `fd` from now on whenever it becomes readable or writable, and what it is already.
+   * Reports `fd` from now on whenever it becomes readable, and whether it is already.
    * @throws SystemError
    */
   add(fd: number): void {
-    const view = new DataView(this.#one.buffer);
-    view.setUint32(0, (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) >>> 0, true);
-    view.setInt32(DATA_AT, fd, true);
-    checked("epoll_ctl", libc.epoll_ctl(this.#fd, EPOLL_CTL_ADD, fd, this.#one));
+    this.#control(EPOLL_CTL_ADD, fd, EPOLLIN);
+  }
+
+  /**
+   * Reports of `fd`, which was added, also whenever it becomes writable, and what it is already.
+   * @throws SystemError
+   */
+  addWritable(fd: number): void {
+    this.#control(EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLOUT);
+  }
+
+  #control(operation: number, fd: number, events: number): void {
+    this.#oneView.setUint32(0, (events | EPOLLRDHUP | EPOLLET) >>> 0, true);
+    this.#oneView.setInt32(DATA_AT, fd, true);
+    checked("epoll_ctl", libc.epoll_ctl(this.#fd, operation, fd, this.#one));
   }
 
   /** Reports `fd` no more; harmless when it was not there. */
@@ -75,6 +88,11 @@ export class Epoll {
   /** Whether a write would get on, or fail. */
   isWritable(i: number): boolean {
     return (this.#flags(i) & (EPOLLOUT | EPOLLHUP | EPOLLERR)) !== 0;
+  }
+
+  /** Whether the peer has ended its stream, or the connection is broken. */
+  isEnding(i: number): boolean {
+    return (this.#flags(i) & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) !== 0;
   }
 
   close(): void {

@@ -38,6 +38,7 @@ const libc = bindLibc({
   accept4: { parameters: ["i32", "buffer", "buffer", "i32"], result: "i32" },
   connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
+  getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
   getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
   setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
   // The results are ssize_t; what is asked for here fits into 32 bits, and so does -1.
@@ -138,6 +139,12 @@ export function beginConnect(ip: Ip, port: number): number {
   if (errno === EINPROGRESS || errno === EINTR) return fd;
   libc.close(fd);
   throw new SystemError("connect", errno);
+}
+
+/** Whether a connection that was begun stands: a peer nearby has often answered before that returned. */
+export function isConnected(fd: number): boolean {
+  length[0] = name.length;
+  return libc.getpeername(fd, name, length) === 0;
 }
 
 /** Why connecting failed; null when it did not. */

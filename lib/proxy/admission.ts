@@ -32,8 +32,9 @@ export interface Admission {
 /** Judges every reading; one that no rule allows decides what is recorded, else the first one. */
 export function admit(judge: Judge, layer: Layer, readings: readonly Reading[]): Admission {
   const admitted = readings.map((reading) => admitReading(judge, layer, reading));
-  const [first] = admitted;
+  const [first, ...others] = admitted;
   if (first === undefined) throw new TypeError("nothing to judge");
+  if (others.length === 0) return first;
   const observed = admitted.find(({ reason }) => reason === "observed");
   return {
     ...(observed ?? first),

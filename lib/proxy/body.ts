@@ -16,13 +16,20 @@ export class MalformedBody extends Error {
 }
 
 /**
- * The body at the front of `source`, in pieces that are valid until the next one is asked for.
- * Takes exactly the body's bytes. Throws {@linkcode UnexpectedEnd} or {@linkcode MalformedBody}.
+ * The next piece of a body, valid until the one behind it is asked for; null: that was all. Not an
+ * async generator: most bodies are one piece that is there already, and each of those costs a dozen
+ * promises.
  */
-export function readBody(
-  source: BufferedConn,
-  framing: Framing,
-): AsyncIterable<Uint8Array<ArrayBuffer>> {
+export type NextPiece = () =>
+  | Uint8Array<ArrayBuffer>
+  | null
+  | Promise<Uint8Array<ArrayBuffer> | null>;
+
+/**
+ * The body at the front of `source`. Takes exactly the body's bytes. Its pieces throw, or reject with,
+ * {@linkcode UnexpectedEnd} or {@linkcode MalformedBody}.
+ */
+export function readBody(source: BufferedConn, framing: Framing): NextPiece {
   switch (framing.kind) {
     case "none":
       return fixed(source, 0);
@@ -35,79 +42,71 @@ export function readBody(
   }
 }
 
-async function* fixed(
-  source: BufferedConn,
-  bytes: number,
-): AsyncGenerator<Uint8Array<ArrayBuffer>> {
-  for (let leftBytes = bytes; leftBytes > 0;) {
-    await need(source);
+function fixed(source: BufferedConn, bytes: number): NextPiece {
+  let leftBytes = bytes;
+  const take = (): Uint8Array<ArrayBuffer> => {
     const piece = source.take(leftBytes);
     leftBytes -= piece.length;
-    yield piece;
-  }
+    return piece;
+  };
+  return () => {
+    if (leftBytes === 0) return null;
+    return source.buffered.length > 0 ? take() : more(source).then(take);
+  };
 }
 
-async function* chunked(source: BufferedConn): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+function chunked(source: BufferedConn): NextPiece {
   const decoder = new ChunkedDecoder();
-  while (!decoder.done) {
-    const { data, usedBytes } = decoder.decode(source.buffered);
-    if (decoder.malformed) throw new MalformedBody("malformed chunked body");
-    source.take(usedBytes);
-    if (data.length > 0) yield data;
-    if (usedBytes === 0 && !await source.fill()) throw new UnexpectedEnd("the body is cut off");
-  }
+  return async () => {
+    while (!decoder.done) {
+      const { data, usedBytes } = decoder.decode(source.buffered);
+      if (decoder.malformed) throw new MalformedBody("malformed chunked body");
+      source.take(usedBytes);
+      if (data.length > 0) return data;
+      if (usedBytes === 0) await more(source);
+    }
+    return null;
+  };
 }
 
-async function* untilClose(source: BufferedConn): AsyncGenerator<Uint8Array<ArrayBuffer>> {
-  do {
-    const piece = source.take(source.buffered.length);
-    if (piece.length > 0) yield piece;
-  } while (await source.fill());
+function untilClose(source: BufferedConn): NextPiece {
+  return async () => {
+    if (source.buffered.length === 0 && !await source.fill()) return null;
+    return source.take(source.buffered.length);
+  };
 }
 
-async function need(source: BufferedConn): Promise<void> {
-  if (source.buffered.length === 0 && !await source.fill()) {
-    throw new UnexpectedEnd("the body is cut off");
-  }
+async function more(source: BufferedConn): Promise<void> {
+  if (!await source.fill()) throw new UnexpectedEnd("the body is cut off");
 }
 
 /**
- * Writes a head, and the pieces of a body in `framing`.
+ * Writes a head, which is a byte string, and the pieces of a body in `framing`.
  * @param isWaiting Whether the first piece is there already: it goes out with the head then, since
  * most answers are small and each write is a packet.
  */
 export async function writeMessage(
   target: BufferedConn,
-  head: Uint8Array<ArrayBuffer>,
+  head: string,
   framing: Framing,
-  pieces: AsyncIterable<Uint8Array<ArrayBuffer>>,
+  next: NextPiece,
   isWaiting: boolean,
 ): Promise<void> {
-  let front: Uint8Array<ArrayBuffer> | null = head;
+  let front: string | null = head;
   if (!isWaiting) {
-    await target.write(head);
+    await target.writeHead(head);
     front = null;
   }
-  for await (const piece of pieces) {
+  for (let piece = await next(); piece !== null; piece = await next()) {
     const framed = framing.kind === "chunked" ? chunk(piece) : piece;
-    await target.write(front === null ? framed : concat(front, framed));
+    await (front === null ? target.write(framed) : target.writeHead(front, framed));
     front = null;
   }
-  if (front !== null) await target.write(front);
+  if (front !== null) await target.writeHead(front);
   if (framing.kind === "chunked") await target.write(LAST_CHUNK);
 }
 
 const LAST_CHUNK = bytesOf("0\r\n\r\n");
-
-function concat(
-  one: Uint8Array<ArrayBuffer>,
-  other: Uint8Array<ArrayBuffer>,
-): Uint8Array<ArrayBuffer> {
-  const whole = new Uint8Array(one.length + other.length);
-  whole.set(one);
-  whole.set(other, one.length);
-  return whole;
-}
 
 /** One chunk, in one buffer: three small writes would be three packets. */
 function chunk(data: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {

@@ -12,7 +12,7 @@ import { dial, locate } from "./dial.ts";
 import type { Exchange } from "./exchange.ts";
 import { type Reading, tunnelFacts } from "./facts.ts";
 import type { TunnelRequest } from "./head.ts";
-import { TimeLimitExceeded, within } from "./limit.ts";
+import { Deadline, TimeLimitExceeded } from "./limit.ts";
 import { Refusal } from "./refusal.ts";
 import type { BufferedConn } from "./stream.ts";
 
@@ -87,22 +87,26 @@ async function readClientHello(
   client: BufferedConn,
   { limits, loop }: ProxyContext,
 ): Promise<ClientHello> {
-  const reading = async (): Promise<ClientHello> => {
-    while (true) {
-      const result = parseClientHello(client.buffered);
-      if (result.kind === "hello") return result;
-      if (result.kind === "refused") throw new Refusal(400, "sni", result.reason, result.problem);
-      // A reset counts as an end: an attempt that breaks off here is recorded like any other.
-      if (!await client.fill().catch(() => false)) {
-        throw new Refusal(400, "sni", "not_tls", "the client closed before its ClientHello");
-      }
+  const deadline = new Deadline(loop.timers, limits.helloMs);
+  for (;;) {
+    const result = parseClientHello(client.buffered);
+    if (result.kind === "hello") return result;
+    if (result.kind === "refused") throw new Refusal(400, "sni", result.reason, result.problem);
+    if (!await hasMore(client, deadline)) {
+      throw new Refusal(400, "sni", "not_tls", "the client closed before its ClientHello");
     }
-  };
+  }
+}
+
+async function hasMore(client: BufferedConn, deadline: Deadline): Promise<boolean> {
   try {
-    return await within(loop.timers, limits.helloMs, reading());
+    return await deadline.within(client.fill());
   } catch (thrown) {
-    if (!(thrown instanceof TimeLimitExceeded)) throw thrown;
-    throw new Refusal(408, "sni", "limit", "the ClientHello took too long");
+    if (thrown instanceof TimeLimitExceeded) {
+      throw new Refusal(408, "sni", "limit", "the ClientHello took too long");
+    }
+    // A reset counts as an end: an attempt that breaks off here is recorded like any other.
+    return false;
   }
 }
 

@@ -16,7 +16,7 @@ import { Exchange } from "./exchange.ts";
 import { headEnd } from "./fields.ts";
 import { forward } from "./forward.ts";
 import { MAX_HEAD_BYTES, parseRequestHead, type RequestHead } from "./head.ts";
-import { TimeLimitExceeded, within } from "./limit.ts";
+import { Deadline, TimeLimitExceeded, within } from "./limit.ts";
 import { allowed, attemptOf, blocked } from "./record.ts";
 import { asRefusal, isConnectionError, Refusal } from "./refusal.ts";
 import type { TcpSocket } from "./socket.ts";
@@ -44,7 +44,7 @@ const MAX_TURNED_AWAY = 64;
 /** What serving connections needs beside what handling a request does. */
 export interface ConnectionsContext extends ProxyContext {
   /** Who is at a source address; null: nobody that we serve. */
-  readonly identify: (address: string) => Promise<Agent | null>;
+  readonly identify: (address: string) => Agent | null | Promise<Agent | null>;
   /** Names and keeps a decision. */
   readonly record: (decision: NewDecision) => Decision;
   /** Adds to a decision what came to be known later. */
@@ -318,7 +318,9 @@ export class Connections {
 
   /** The next request head; null when the client has left or never said anything. */
   async #readHead(stream: BufferedConn): Promise<RequestHead | null> {
-    const reading = async (): Promise<RequestHead | null> => {
+    const { loop, limits } = this.#context;
+    const deadline = new Deadline(loop.timers, limits.headMs);
+    try {
       for (let seenBytes = 0;;) {
         const { buffered } = stream;
         const end = headEnd(buffered, Math.max(0, seenBytes - 3));
@@ -330,12 +332,8 @@ export class Connections {
         }
         if (end !== null) return parseRequestHead(stream.take(end));
         seenBytes = buffered.length;
-        if (!await stream.fill()) return null;
+        if (!await deadline.within(stream.fill())) return null;
       }
-    };
-    try {
-      const { loop, limits } = this.#context;
-      return await within(loop.timers, limits.headMs, reading());
     } catch (thrown) {
       if (!(thrown instanceof TimeLimitExceeded)) throw thrown;
       if (stream.buffered.length === 0) return null;

@@ -48,7 +48,10 @@ export interface ProxyContext {
    * Where a host is, by the daemon's own resolver, without any address policy. Rejects with a
    * {@linkcode LookupError}.
    */
-  readonly locate: (host: Host, agent: Agent) => Promise<readonly Destination[]>;
+  readonly locate: (
+    host: Host,
+    agent: Agent,
+  ) => readonly Destination[] | Promise<readonly Destination[]>;
   readonly limits: ProxyLimits;
   readonly loop: EventLoop;
   /** Is told how long each connection to a destination took, and whether there is one. */

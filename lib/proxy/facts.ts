@@ -48,12 +48,13 @@ export function hostFieldValue(host: Host, port: number): string {
   return port === 80 ? name : `${name}:${port}`;
 }
 
+const REWRITTEN: ReadonlySet<string> = new Set(["host", "content-length", "expect"]);
+
 /** The fields that go upstream: Host from the URI, framing of our own, nothing hop-by-hop. */
 export function fieldsForUpstream(request: ForwardRequest): Field[] {
-  const ours = new Set(["host", "content-length", "expect"]);
   const fields = [
     field("Host", hostFieldValue(request.target.host, request.target.port)),
-    ...endToEnd(request.fields).filter(({ name }) => !ours.has(name)),
+    ...endToEnd(request.fields).filter(({ name }) => !REWRITTEN.has(name)),
   ];
   if (request.body.kind === "length") {
     fields.push(field("Content-Length", String(request.body.bytes)));

@@ -3,7 +3,7 @@
  * back the same way.
  */
 import { type Admission, admit, admitAddress } from "./admission.ts";
-import { MalformedBody, readBody, writeMessage } from "./body.ts";
+import { MalformedBody, type NextPiece, readBody, writeMessage } from "./body.ts";
 import { BodyLimit } from "./body_limit.ts";
 import { bytesOf } from "./bytes.ts";
 import type { ProxyContext } from "./context.ts";
@@ -184,7 +184,7 @@ class Transfer {
     const { method, target, body } = this.request;
     const requestLine = `${method} ${target.path}${target.query} HTTP/1.1`;
     try {
-      const head = bytesOf(renderHead(requestLine, outgoing));
+      const head = renderHead(requestLine, outgoing);
       const isWaiting = body.kind !== "none" && this.client.buffered.length > 0;
       await writeMessage(this.upstream, head, body, this.#requestBody(), isWaiting);
       this.#requestSent = true;
@@ -193,18 +193,20 @@ class Transfer {
     }
   }
 
-  async *#requestBody(): AsyncGenerator<Uint8Array<ArrayBuffer>> {
-    try {
-      for await (const piece of readBody(this.client, this.request.body)) {
-        this.bodyLimit.add(piece.length);
-        yield piece;
+  #requestBody(): NextPiece {
+    const next = readBody(this.client, this.request.body);
+    return async () => {
+      try {
+        const piece = await next();
+        if (piece !== null) this.bodyLimit.add(piece.length);
+        return piece;
+      } catch (thrown) {
+        this.#requestError = refusedBody(thrown);
+        // Half a request must not look whole: upstream sees a connection that breaks off.
+        this.upstream.close();
+        throw thrown;
       }
-    } catch (thrown) {
-      this.#requestError = refusedBody(thrown);
-      // Half a request must not look whole: upstream sees a connection that breaks off.
-      this.upstream.close();
-      throw thrown;
-    }
+    };
   }
 
   /**
@@ -266,7 +268,7 @@ class Transfer {
       this.#requestSent;
     const fields = fieldsForClient(response, framing, persistent);
     this.exchange.answered = true;
-    const head = bytesOf(renderHead(statusLine(response), fields));
+    const head = renderHead(statusLine(response), fields);
     const isWaiting = this.upstream.buffered.length > 0;
     const body = readBody(this.upstream, response.body);
     try {
@@ -290,7 +292,7 @@ class Transfer {
       field("Connection", "Upgrade"),
     ];
     this.exchange.answered = true;
-    await client.write(bytesOf(renderHead(statusLine(response), fields)));
+    await client.writeHead(renderHead(statusLine(response), fields));
     this.#idle.stop();
     await this.exchange.relay(this.context.tunnels, upstream);
   }

@@ -60,15 +60,41 @@ export class Timers {
 
 /**
  * Settles as `step` does, or rejects with {@linkcode TimeLimitExceeded} after `limitMs`. The step
- * itself goes on: end it by closing what it waits for.
+ * itself goes on: end it by closing what it waits for. Most steps need no time; those are returned.
  */
-export function within<T>(timers: Timers, limitMs: number, step: Promise<T>): Promise<T> {
+export function within<T>(
+  timers: Timers,
+  limitMs: number,
+  step: T | Promise<T>,
+): T | Promise<T> {
+  if (!(step instanceof Promise)) return step;
   return new Promise((resolve, reject) => {
     const timer = timers.after(limitMs, () => {
       reject(new TimeLimitExceeded(`took over ${limitMs} ms`));
     });
-    step.finally(() => timers.cancel(timer)).then(resolve, reject);
+    step.then((result) => {
+      timers.cancel(timer);
+      resolve(result);
+    }, (thrown) => {
+      timers.cancel(timer);
+      reject(thrown);
+    });
   });
+}
+
+/** A time limit for several steps together, which begins with the first one that needs time. */
+export class Deadline {
+  #atMs: number | null = null;
+
+  constructor(readonly timers: Timers, readonly limitMs: number) {}
+
+  /** {@linkcode within} what is left of the limit. */
+  within<T>(step: T | Promise<T>): T | Promise<T> {
+    if (!(step instanceof Promise)) return step;
+    const nowMs = performance.now();
+    this.#atMs ??= nowMs + this.limitMs;
+    return within(this.timers, Math.max(0, this.#atMs - nowMs), step);
+  }
 }
 
 /** Watches for silence: calls back once when `touch` has not been called for the limit. */

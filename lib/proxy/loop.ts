@@ -4,9 +4,13 @@ import { Epoll } from "../linux/epoll.ts";
 import { closeDescriptor } from "../linux/tcp.ts";
 import { Timers } from "./limit.ts";
 
-/** Is told what its descriptor is ready for. Must not throw. */
+/**
+ * Is told what its descriptor is ready for; of room to write only after {@linkcode
+ * EventLoop.tellOfRoom}. Must not throw.
+ */
 export interface Watcher {
-  ready(readable: boolean, writable: boolean): void;
+  /** @param ending The peer has ended its stream, or the connection is broken. */
+  ready(readable: boolean, writable: boolean, ending: boolean): void;
 }
 
 /** Where the descriptors of connections are written down, for whoever has to close them after us. */
@@ -66,6 +70,15 @@ export class EventLoop {
     }
   }
 
+  /**
+   * Tells of room to write, too, from now on, and of what there is already. Most connections are
+   * written to without ever lacking room, and to be told of it would only wake this thread.
+   * @throws SystemError
+   */
+  tellOfRoom(fd: number): void {
+    this.#epoll.addWritable(fd);
+  }
+
   /** From now on `watcher` is told. */
   entrust(fd: number, watcher: Watcher): void {
     this.#watchers.set(fd, watcher);
@@ -98,7 +111,11 @@ export class EventLoop {
     const count = this.#epoll.wait(Math.min(dueInMs, maxMs));
     for (let i = 0; i < count; i++) {
       const watcher = this.#watchers.get(this.#epoll.fd(i));
-      watcher?.ready(this.#epoll.isReadable(i), this.#epoll.isWritable(i));
+      watcher?.ready(
+        this.#epoll.isReadable(i),
+        this.#epoll.isWritable(i),
+        this.#epoll.isEnding(i),
+      );
     }
     for (const callback of next) callback();
     this.timers.expire(performance.now());

@@ -37,6 +37,8 @@ export class Pump {
   #waitingBytes = 0;
   #bytes = 0;
   #done = false;
+  /** Whoever runs it will be told when the receiver has room again. */
+  hearsOfRoom = false;
 
   constructor(readonly from: number, readonly to: number, readonly pipes: PipePool) {}
 

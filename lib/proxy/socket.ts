@@ -1,10 +1,11 @@
-/** A TCP connection on the event loop, with the reads and writes of one at a time as promises. */
+/** A TCP connection on the event loop: system calls that never wait, and promises of when to try again. */
 import { AGAIN } from "../linux/sockets.ts";
 import {
   beginConnect,
   connectError,
   discardUnsent,
   endWrites,
+  isConnected,
   receive,
   send,
 } from "../linux/tcp.ts";
@@ -22,8 +23,8 @@ export class ConnectionClosed extends Error {
  */
 const OPERATIONS_PER_TURN = 8;
 
-interface Waiting<Result> {
-  readonly resolve: (result: Result) => void;
+interface Waiting {
+  readonly resolve: () => void;
   readonly reject: (thrown: unknown) => void;
 }
 
@@ -31,10 +32,13 @@ interface Waiting<Result> {
 export class TcpSocket implements Watcher {
   readonly #loop: EventLoop;
   #fd: number;
-  /** A read may find something: none is tried for nothing. */
+  /** A read, or a write, may find something, or room: none is tried for nothing. */
   #readable = true;
-  #reader: (Waiting<number | null> & { readonly buffer: Uint8Array<ArrayBuffer> }) | null = null;
-  #writer: Waiting<void> | null = null;
+  #writable = true;
+  #isEnding = false;
+  #isToldOfRoom = false;
+  #reader: Waiting | null = null;
+  #writer: Waiting | null = null;
   /** The turn in which it was used last, and how often then. */
   #turn = 0;
   #operations = 0;
@@ -51,12 +55,23 @@ export class TcpSocket implements Watcher {
    * @throws SystemError, such as ENETUNREACH.
    */
   static dial(loop: EventLoop, ip: Ip, port: number): TcpSocket {
-    return new TcpSocket(loop, beginConnect(ip, port));
+    const socket = new TcpSocket(loop, beginConnect(ip, port));
+    socket.#readable = socket.#writable = false;
+    return socket;
   }
 
-  /** Of a dialled connection: settles when it stands. Rejects with a SystemError when it fails. */
-  async connected(): Promise<void> {
-    await this.#writableAgain();
+  /**
+   * Of a dialled connection: settles when it stands, at once when it does already. Rejects with a
+   * SystemError when it fails.
+   */
+  connected(): void | Promise<void> {
+    this.#assertOpen();
+    this.#writable = isConnected(this.#fd);
+    return this.#writable ? undefined : this.#connectedLater();
+  }
+
+  async #connectedLater(): Promise<void> {
+    await this.#room();
     const error = connectError(this.#fd);
     if (error !== null) throw error;
   }
@@ -66,26 +81,68 @@ export class TcpSocket implements Watcher {
     return this.#fd >= 0;
   }
 
-  /** Reads once: how many bytes, or null at the end of the peer's stream. */
-  read(buffer: Uint8Array<ArrayBuffer>): number | null | Promise<number | null> {
-    this.#assertOpen();
-    if (!this.#readable) return this.#readLater(buffer);
-    if (this.#hadItsShare()) return this.#loop.nextTurn().then(() => this.read(buffer));
-    return this.#readNow(buffer);
+  /** A read may find something: whoever takes this connection over will not hear of it again. */
+  get mayRead(): boolean {
+    return this.#readable;
   }
 
-  /** Writes all of `bytes`. */
-  async write(bytes: Uint8Array<ArrayBuffer>): Promise<void> {
-    for (let rest = bytes; rest.length > 0;) {
+  /**
+   * Reads once: how many bytes, 0 at the end of the peer's stream, or AGAIN: then wait until it is
+   * {@linkcode readable}.
+   * @throws SystemError, or ConnectionClosed.
+   */
+  read(buffer: Uint8Array<ArrayBuffer>): number {
+    this.#assertOpen();
+    if (!this.#readable || this.#hadItsShare()) return AGAIN;
+    const count = receive(this.#fd, buffer);
+    // epoll(7): what comes behind a short read is told anew, but for an end that was told before.
+    const isShort = count > 0 && count < buffer.length && !this.#isEnding;
+    if (isShort || count === AGAIN) this.#readable = false;
+    return count;
+  }
+
+  /** Settles when a read may find something. Rejects when the connection is closed before. */
+  readable(): Promise<void> {
+    this.#assertOpen();
+    if (this.#readable) return this.#loop.nextTurn();
+    return new Promise((resolve, reject) => this.#reader = { resolve, reject });
+  }
+
+  /**
+   * Writes all of `bytes`; at once, where there is room for them.
+   * @param areShared The caller will use their memory for something else when this returns.
+   */
+  write(bytes: Uint8Array<ArrayBuffer>, areShared = false): void | Promise<void> {
+    const rest = this.#writeNow(bytes);
+    return rest.length === 0 ? undefined : this.#writeLater(areShared ? rest.slice() : rest);
+  }
+
+  /** Returns what there is no room for. */
+  #writeNow(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+    let rest = bytes;
+    while (rest.length > 0) {
       this.#assertOpen();
-      if (this.#hadItsShare()) {
-        await this.#loop.nextTurn();
-        continue;
-      }
+      if (!this.#writable || this.#hadItsShare()) break;
       const count = send(this.#fd, rest);
-      if (count === AGAIN) await this.#writableAgain();
+      if (count === AGAIN) this.#writable = false;
       else rest = rest.subarray(count);
     }
+    return rest;
+  }
+
+  async #writeLater(bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+    for (let rest = bytes; rest.length > 0;) {
+      await this.#room();
+      rest = this.#writeNow(rest);
+    }
+  }
+
+  /** Settles when a write may find room. Rejects when the connection is closed before. */
+  #room(): Promise<void> {
+    if (this.#writable) return this.#loop.nextTurn();
+    if (!this.#isToldOfRoom) this.#loop.tellOfRoom(this.#fd);
+    this.#isToldOfRoom = true;
+    return new Promise((resolve, reject) => this.#writer = { resolve, reject });
   }
 
   /** Tells the peer that nothing more comes. */
@@ -117,17 +174,17 @@ export class TcpSocket implements Watcher {
     return fd;
   }
 
-  ready(readable: boolean, writable: boolean): void {
+  ready(readable: boolean, writable: boolean, ending: boolean): void {
+    this.#isEnding ||= ending;
     if (readable) {
       this.#readable = true;
-      const reader = this.#reader;
+      this.#reader?.resolve();
       this.#reader = null;
-      if (reader !== null) this.#resume(reader);
     }
     if (writable) {
-      const writer = this.#writer;
+      this.#writable = true;
+      this.#writer?.resolve();
       this.#writer = null;
-      writer?.resolve();
     }
   }
 
@@ -137,32 +194,6 @@ export class TcpSocket implements Watcher {
     if (turn !== this.#turn) this.#operations = 0;
     this.#turn = turn;
     return ++this.#operations > OPERATIONS_PER_TURN;
-  }
-
-  #resume(reader: Waiting<number | null> & { readonly buffer: Uint8Array<ArrayBuffer> }): void {
-    try {
-      const count = receive(this.#fd, reader.buffer);
-      if (count === AGAIN) this.#reader = reader;
-      else reader.resolve(count === 0 ? null : count);
-    } catch (thrown) {
-      reader.reject(thrown);
-    }
-  }
-
-  #readNow(buffer: Uint8Array<ArrayBuffer>): number | null | Promise<number | null> {
-    const count = receive(this.#fd, buffer);
-    if (count === AGAIN) return this.#readLater(buffer);
-    return count === 0 ? null : count;
-  }
-
-  #readLater(buffer: Uint8Array<ArrayBuffer>): Promise<number | null> {
-    this.#readable = false;
-    return new Promise((resolve, reject) => this.#reader = { buffer, resolve, reject });
-  }
-
-  #writableAgain(): Promise<void> {
-    this.#assertOpen();
-    return new Promise((resolve, reject) => this.#writer = { resolve, reject });
   }
 
   #assertOpen(): void {

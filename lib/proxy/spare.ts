@@ -30,10 +30,14 @@ export class SpareUpstream {
     stream.onProgress = (): void => {};
     stream.relax();
     // Closed by upstream, or sent something that nobody asked for: useless either way.
-    const discard = (): void => {
-      if (this.#kept === kept) this.drop();
+    const watch = async (): Promise<void> => {
+      try {
+        await stream.fill();
+      } finally {
+        if (this.#kept === kept) this.drop();
+      }
     };
-    stream.fill().then(discard, discard);
+    watch().catch(() => {});
   }
 
   /** Gives the connection to `origin` away, or null; one to elsewhere is closed. */

@@ -2,6 +2,7 @@
  * A TCP connection read through a buffer, so that a parser can look at bytes before they are taken,
  * and written to completely. Back-pressure is the caller's: nothing is read that nobody asked for.
  */
+import { AGAIN } from "../linux/sockets.ts";
 import type { Timers } from "./limit.ts";
 import type { TcpSocket } from "./socket.ts";
 
@@ -15,6 +16,14 @@ const LARGEST_BUFFER_BYTES = 128 * 1024;
 
 const NO_BUFFER = new Uint8Array(0);
 
+/** Empty buffers of the first size: nearly every message needs one for a moment. */
+const spareBuffers: Uint8Array<ArrayBuffer>[] = [];
+const MAX_SPARE_BUFFERS = 64;
+
+/** Where heads are made that go out at once: good until the call that uses it returns. */
+const outgoing = new Uint8Array(16 * 1024);
+const NOTHING = new Uint8Array(0);
+
 /** Thrown where a peer ends its stream in the middle of something. */
 export class UnexpectedEnd extends Error {
   override readonly name = "UnexpectedEnd";
@@ -22,7 +31,7 @@ export class UnexpectedEnd extends Error {
 
 /** One TCP connection with a read buffer. */
 export class BufferedConn {
-  /** Made when it is needed: nothing is ever read here of what a tunnel's upstream sends. */
+  /** There is one only while bytes wait in it: most connections are silent most of the time. */
   #buffer: Uint8Array<ArrayBuffer> = NO_BUFFER;
   #start = 0;
   #end = 0;
@@ -44,11 +53,12 @@ export class BufferedConn {
   }
 
   /**
-   * Reads once, behind what is buffered; false at the end of the peer's stream. A fill that is
-   * still under way is joined. Throws a RangeError when 128 KiB wait to be taken.
+   * Reads once, behind what is buffered, and at once if there is something; false at the end of the
+   * peer's stream. A fill that is still under way is joined.
+   * @throws RangeError when 128 KiB wait to be taken, or SystemError.
    */
-  fill(): Promise<boolean> {
-    return this.#reading ?? this.#read();
+  fill(): boolean | Promise<boolean> {
+    return this.#reading ?? this.#readNow() ?? this.#readLater();
   }
 
   /** Removes and returns the first `count` buffered bytes; valid until the next `fill`. */
@@ -60,13 +70,25 @@ export class BufferedConn {
 
   /** Gives the memory back that a busy moment took; to be called between messages. */
   relax(): void {
-    if (this.#reading === null && this.buffered.length === 0) this.#letGo();
+    if (this.#start === this.#end) this.#letGo();
   }
 
-  /** Writes all of `bytes`. */
-  async write(bytes: Uint8Array<ArrayBuffer>): Promise<void> {
-    await this.socket.write(bytes);
-    this.onProgress();
+  /** Writes all of `bytes`; at once, where there is room for them. */
+  write(bytes: Uint8Array<ArrayBuffer>): void | Promise<void> {
+    return this.#progressAfter(this.socket.write(bytes));
+  }
+
+  /** Writes a head, which is a byte string, and bytes that follow it: together, as each write is a packet. */
+  writeHead(head: string, body: Uint8Array<ArrayBuffer> = NOTHING): void | Promise<void> {
+    const size = head.length + body.length;
+    const bytes = size <= outgoing.length ? outgoing.subarray(0, size) : new Uint8Array(size);
+    for (let i = 0; i < head.length; i++) bytes[i] = head.charCodeAt(i);
+    bytes.set(body, head.length);
+    return this.#progressAfter(this.socket.write(bytes, true));
+  }
+
+  #progressAfter(writing: void | Promise<void>): void | Promise<void> {
+    return writing instanceof Promise ? writing.then(() => this.onProgress()) : this.onProgress();
   }
 
   /** Closes at once, in both directions; harmless when it is closed already or handed over. */
@@ -87,39 +109,49 @@ export class BufferedConn {
   }
 
   #letGo(): void {
+    const isFirst = this.#buffer.length === FIRST_BUFFER_BYTES;
+    if (isFirst && spareBuffers.length < MAX_SPARE_BUFFERS) spareBuffers.push(this.#buffer);
     this.#buffer = NO_BUFFER;
     this.#start = this.#end = 0;
   }
 
-  async #read(): Promise<boolean> {
+  /** Null: there is nothing yet. */
+  #readNow(): boolean | null {
     this.#makeRoom();
-    let count = this.socket.read(this.#buffer.subarray(this.#end));
-    if (count instanceof Promise) {
-      const { promise, resolve, reject } = Promise.withResolvers<boolean>();
-      promise.catch(() => {}); // whoever joins it hears of it, and so does our caller
-      this.#reading = promise;
-      try {
-        count = await count;
-        this.#reading = null;
-        resolve(this.#took(count));
-      } catch (thrown) {
-        this.#reading = null;
-        reject(thrown);
-      }
-      return promise;
+    const count = this.socket.read(this.#buffer.subarray(this.#end));
+    if (count === AGAIN) {
+      // A larger one is a busy stream's, which will need it again.
+      if (this.#buffer.length === FIRST_BUFFER_BYTES) this.relax();
+      return null;
     }
-    return this.#took(count);
-  }
-
-  #took(count: number | null): boolean {
-    if (count === null) return false;
+    if (count === 0) return false;
     this.#end += count;
     this.onProgress();
     return true;
   }
 
+  #readLater(): Promise<boolean> {
+    const reading = this.#readWhenReadable();
+    reading.catch(() => {}); // whoever joins it hears of it, and so does our caller
+    return this.#reading = reading;
+  }
+
+  async #readWhenReadable(): Promise<boolean> {
+    try {
+      for (;;) {
+        await this.socket.readable();
+        const isThere = this.#readNow();
+        if (isThere !== null) return isThere;
+      }
+    } finally {
+      this.#reading = null;
+    }
+  }
+
   #makeRoom(): void {
-    if (this.#buffer.length === 0) this.#buffer = new Uint8Array(FIRST_BUFFER_BYTES);
+    if (this.#buffer.length === 0) {
+      this.#buffer = spareBuffers.pop() ?? new Uint8Array(FIRST_BUFFER_BYTES);
+    }
     const full = this.#end === this.#buffer.length;
     if (this.#start === this.#end) {
       this.#start = this.#end = 0;

@@ -43,6 +43,7 @@ export class Tunnels {
    * stream is passed on while the other direction goes on; an error, silence or a cut ends both.
    */
   start(client: TcpSocket, upstream: TcpSocket): Tunnel {
+    const [upWaits, downWaits] = [client.mayRead, upstream.mayRead];
     const tunnel = new LiveTunnel(
       this.#loop,
       this.#pipes,
@@ -56,7 +57,7 @@ export class Tunnels {
     this.#live.add(tunnel);
     this.#onChange();
     this.#sweepLater();
-    tunnel.begin();
+    tunnel.begin(upWaits, downWaits);
     return tunnel;
   }
 
@@ -112,12 +113,12 @@ class LiveTunnel implements Tunnel {
     return this.#ended.promise;
   }
 
-  /** Takes over both descriptors. What came before cannot be known, so it looks at both. */
-  begin(): void {
+  /** Takes over both descriptors; of a direction where bytes may wait it was told before. */
+  begin(upWaits: boolean, downWaits: boolean): void {
     this.#loop.entrust(this.#clientFd, this.#side(this.#up, this.#down));
     this.#loop.entrust(this.#upstreamFd, this.#side(this.#down, this.#up));
-    this.#loop.soon(() => this.#run(this.#up));
-    this.#loop.soon(() => this.#run(this.#down));
+    if (upWaits) this.#loop.soon(() => this.#run(this.#up));
+    if (downWaits) this.#loop.soon(() => this.#run(this.#down));
   }
 
   cut(why: TunnelEnd): void {
@@ -154,6 +155,10 @@ class LiveTunnel implements Tunnel {
     try {
       // More than a turn's worth: the others come first.
       if (pump.run()) this.#loop.soon(() => this.#run(pump));
+      if (pump.stalled && !pump.hearsOfRoom) {
+        this.#loop.tellOfRoom(pump.to);
+        pump.hearsOfRoom = true;
+      }
     } catch (thrown) {
       if (!(thrown instanceof SystemError)) throw thrown;
       return this.end("broken");

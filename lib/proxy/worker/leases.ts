@@ -10,8 +10,9 @@ const LEASE_MS = 1_000;
 const MAX_LEASES = 4_096;
 
 interface Lease<Answer> {
-  readonly answer: Promise<Answer>;
-  /** Infinity while it is awaited. */
+  /** A promise while it is awaited. */
+  answer: Answer | Promise<Answer>;
+  /** Infinity until then. */
   untilMs: number;
 }
 
@@ -27,20 +28,22 @@ export class Leases<Answer> {
     question: string,
     ask: () => Promise<Answer>,
     mayKeep: (answer: Answer) => boolean = () => true,
-  ): Promise<Answer> {
+  ): Answer | Promise<Answer> {
     const known = this.#leases.get(question);
     if (known !== undefined && performance.now() < known.untilMs) return known.answer;
     if (this.#leases.size >= MAX_LEASES) this.#leases.clear();
-    const lease = { answer: ask(), untilMs: Infinity };
+    const asked = ask();
+    const lease: Lease<Answer> = { answer: asked, untilMs: Infinity };
     this.#leases.set(question, lease);
-    lease.answer.then(
+    asked.then(
       (answer) => {
+        lease.answer = answer;
         if (mayKeep(answer)) lease.untilMs = performance.now() + LEASE_MS;
         else this.#forget(question, lease);
       },
       () => this.#forget(question, lease),
     );
-    return lease.answer;
+    return asked;
   }
 
   /** Forgets all of them; who waits for one still gets it. */

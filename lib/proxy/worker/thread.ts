@@ -118,14 +118,17 @@ class Thread {
     return { verdict, generation: this.#policy.generation };
   };
 
-  #identify(address: string): Promise<Agent | null> {
+  #identify(address: string): Agent | null | Promise<Agent | null> {
     return this.#agents.get(address, async () => {
       const answer = await this.#ask((question) => ({ kind: "identify", question, address }));
       return answer.kind === "identified" ? answer.agent : null;
     }, isKnown);
   }
 
-  #locate(host: Host, agent: Agent): Promise<readonly Destination[]> {
+  #locate(
+    host: Host,
+    agent: Agent,
+  ): readonly Destination[] | Promise<readonly Destination[]> {
     const text = String(host);
     return this.#places.get(`${agent.address} ${agent.name} ${text}`, async () => {
       const answer = await this.#ask((question) => ({
