@@ -103,15 +103,6 @@ export class Bridges {
   }
 
   /**
-   * The managed networks that the kernel shows: bridges named as ours with an address inside the
-   * block. A network whose name is not known yet has its bridge's.
-   */
-  discover(): Segment[] {
-    using netlink = new RouteNetlink();
-    return this.#discover(netlink);
-  }
-
-  /**
    * Covers `segment` and makes its bridge work: first the table, then the link, its address and its
    * state. Idempotent. When a step fails, what is covered stays covered. Its services stay closed
    * until {@linkcode open}.
@@ -166,14 +157,6 @@ export class Bridges {
         bridges: missing,
       });
       this.#memory.add(missing);
-      using netlink = new RouteNetlink();
-      await this.#firewall.apply(netlink);
-    });
-  }
-
-  /** Renders the table from what is known now and replaces the kernel's. */
-  apply(): Promise<void> {
-    return this.#mutex.run(async () => {
       using netlink = new RouteNetlink();
       await this.#firewall.apply(netlink);
     });
@@ -251,7 +234,8 @@ export class Bridges {
   up(): Promise<void> {
     return this.#mutex.run(async () => {
       using netlink = new RouteNetlink();
-      const found = this.#discover(netlink).filter(({ bridge }) => !this.#segments.has(bridge));
+      const found = discoverSegments(netlink, this.name, this.#block)
+        .filter(({ bridge }) => !this.#segments.has(bridge));
       for (const segment of found) this.#segments.set(segment.bridge, segment);
       this.#isDown = false;
       // Start-up asks twice, and each time it is applied costs a tenth of a second.
@@ -274,9 +258,10 @@ export class Bridges {
       const names = await attached();
       if (names.length > 0) throw inUse(names);
       const links = await this.#firewall.coverage.links(netlink);
-      this.#isDown = true;
       // A container that is attached from here on meets a link that is down: no unfiltered moment.
       setDownUnused(netlink, links);
+      // Not before: who is refused has everything as it was, repairs included.
+      this.#isDown = true;
       await this.#firewall.remove();
       this.#memory.remove(this.#memory.names);
       for (const link of links) netlink.deleteLink(link);
@@ -325,9 +310,5 @@ export class Bridges {
       bringUp(netlink, name, this.#segments.get(name) ?? null);
     }
     plugIn(netlink, this.#firewall.pinning.pins);
-  }
-
-  #discover(netlink: RouteNetlink): Segment[] {
-    return discoverSegments(netlink, this.name, this.#block, this.#segments);
   }
 }

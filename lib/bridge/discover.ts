@@ -7,13 +7,12 @@ import type { Segment } from "./segment.ts";
 
 /**
  * The managed networks that the kernel shows: bridges named as ours with an address inside `block`.
- * @param known Networks by their bridges' names; one that is not among them has its bridge's name.
+ * Until Docker tells its name, a network goes by its bridge's.
  */
 export function discoverSegments(
   netlink: RouteNetlink,
   defaultBridge: string,
   block: Cidr,
-  known: ReadonlyMap<string, Segment>,
 ): Segment[] {
   const addresses = netlink.addresses();
   const bridges = netlink.links().filter((link) =>
@@ -26,7 +25,7 @@ export function discoverSegments(
       const subnet = Cidr.containing(ip, prefixLength);
       if (!subnet.within(block)) continue;
       return [{
-        network: known.get(link.name)?.network ?? link.name,
+        network: link.name,
         bridge: link.name,
         subnet: subnet.toString(),
         gateway: address,

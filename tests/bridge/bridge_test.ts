@@ -113,7 +113,7 @@ labTest(
     doesNotMatch(await table(host), SERVED, "no service is open before it listens");
     await bridges.open(ALL_LISTEN);
     match(await table(host), /"outcall1" \. 10\.200\.0\.0 \. 10\.200\.0\.255 \. 10\.200\.0\.1/);
-    deepEqual(await bridges.discover(), [DEFAULT_SEGMENT, OTHER_SEGMENT]);
+    deepEqual(await bridges.segments(), [DEFAULT_SEGMENT, OTHER_SEGMENT]);
     equal(await bridges.nextFreeName(), "outcall2");
   },
 );
@@ -135,7 +135,7 @@ labTest("S001-EC-002: without nft nothing is attached: no table, no bridge", NEE
   );
   await host.must(["umount", "/usr/sbin"]);
   await bridges.up();
-  deepEqual(await bridges.discover(), [], "the failed attach left nothing behind");
+  deepEqual(await bridges.segments(), [], "the failed attach left nothing behind");
 });
 
 labTest(
@@ -229,6 +229,8 @@ labTest(
     );
     equal(await table(host), before);
     ok((await link(host, "outcall1"))?.up);
+    await host.must(["nft", "flush", "ruleset"]);
+    deepEqual(await bridges.repair(), ["the firewall was changed"], "what stays is kept right");
   },
 );
 
@@ -276,11 +278,11 @@ labTest(
     doesNotMatch(await table(host), SERVED, "start-up opens nothing by itself");
     await next.open(ALL_LISTEN);
     match(await table(host), /set proxy_clients {[^}]*"outcall0" \. 10\.200\.255\.0 /);
-    deepEqual((await next.discover()).map((segment) => segment.subnet), ["10.200.255.0/24"]);
+    deepEqual((await next.segments()).map((segment) => segment.subnet), ["10.200.255.0/24"]);
   },
 );
 
-labTest("status() notices every change to the table, and apply() mends it", NEEDS, async (t) => {
+labTest("status() notices every change to the table, and repair() mends it", NEEDS, async (t) => {
   await using host = await Machine.start("host");
   const bridges = new RemoteBridges(host);
   await bridges.up();
@@ -307,7 +309,7 @@ labTest("status() notices every change to the table, and apply() mends it", NEED
       equal((await bridges.status()).nftables, "active");
       await host.must(["nft", change]);
       equal((await bridges.status()).nftables, "inactive");
-      await bridges.apply();
+      await bridges.repair();
       equal((await bridges.status()).nftables, "active");
     });
   }
@@ -356,7 +358,7 @@ labTest(
     doesNotMatch(text, SERVED, "none of them has services");
 
     await host.must(["ip", "link", "delete", "agents0"]);
-    await bridges.apply();
+    await bridges.attach(DEFAULT_SEGMENT);
     match(await table(host), /"agents0"/, "it may come back, with agents on it");
   },
 );

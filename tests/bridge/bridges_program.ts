@@ -22,9 +22,8 @@ export type Call =
     readonly method:
       | "status"
       | "up"
-      | "apply"
       | "close"
-      | "discover"
+      | "segments"
       | "nextFreeName";
   }
   | { readonly method: "repair"; readonly withTables: boolean }

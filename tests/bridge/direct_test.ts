@@ -7,7 +7,7 @@ import {
 import type { Machine } from "../lab/machine.ts";
 import { labTest } from "../lab/requirements.ts";
 import type { DirectRequest } from "./bridges_program.ts";
-import { RemoteFailure } from "./remote.ts";
+import { DEFAULT_SEGMENT, RemoteFailure } from "./remote.ts";
 import { AGENT, INTERNET, NEIGHBOUR, World } from "./world.ts";
 
 const TARGET: DirectTarget = { agent: AGENT, destination: INTERNET, protocol: "tcp", port: 443 };
@@ -104,13 +104,13 @@ labTest("D12: an answer opens what it names to its agent alone", NEEDS, async (t
   });
 
   await t.step("outlives a change of the firewall, and what others do to the tables", async () => {
-    await bridges.apply();
+    await bridges.attach(DEFAULT_SEGMENT);
     equal(await connects(), true);
     await host.must(["nft", "flush", "ruleset"]);
     await bridges.repair();
     equal(await connects(), true);
     await host.must(["nft", "flush", "ruleset"]);
-    await bridges.apply();
+    await bridges.attach(DEFAULT_SEGMENT);
     equal(await connects(), true);
     await host.must(["nft", "add", "chain", "inet", "outcall", "forward2"]);
     equal((await bridges.repair()).length, 1);

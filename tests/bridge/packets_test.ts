@@ -363,7 +363,7 @@ labTest(
     for (let restart = 0; restart < 3; restart++) {
       const next = new RemoteBridges(host);
       await next.up();
-      for (let i = 0; i < 10; i++) await next.apply();
+      for (let i = 0; i < 10; i++) await next.attach(DEFAULT_SEGMENT);
       await next.close();
       await next.kill();
     }

@@ -80,9 +80,6 @@ export class RemoteBridges {
   up(): Promise<void> {
     return this.#call({ method: "up" });
   }
-  apply(): Promise<void> {
-    return this.#call({ method: "apply" });
-  }
   close(): Promise<void> {
     return this.#call({ method: "close" });
   }
@@ -120,8 +117,8 @@ export class RemoteBridges {
   status(): Promise<BridgeStatus> {
     return this.#call({ method: "status" });
   }
-  discover(): Promise<Segment[]> {
-    return this.#call({ method: "discover" });
+  segments(): Promise<Segment[]> {
+    return this.#call({ method: "segments" });
   }
   nextFreeName(): Promise<string> {
     return this.#call({ method: "nextFreeName" });
