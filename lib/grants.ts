@@ -48,7 +48,7 @@ export class OperatorGrants implements GrantService {
 
   /**
    * See {@linkcode GrantService.allow}.
-   * @throws OutcallError those of {@linkcode Openings.grant}, `grant.no_agent`, `grant.ambiguous`,
+   * @throws OutcallError those of Openings.grant, `grant.no_agent`, `grant.ambiguous`,
    * `grant.not_a_container`, `grant.unresolved`, `grant.restricted`.
    */
   async allow(request: GrantAllowRequest): Promise<readonly [ActiveGrant, ...ActiveGrant[]]> {

@@ -50,7 +50,7 @@ export async function healthOf(parts: Parts): Promise<readonly PartHealth[]> {
     parts.docker.health(),
     parts.history.health(),
     ...(observation === null ? [] : [observation]),
-    socketHealth("agent_api", parts.agentSocketPath),
+    agentSocketHealth(parts.agentSocketPath),
   ];
 }
 
@@ -62,7 +62,8 @@ function proxyHealth(proxy: Parts["proxy"]): readonly PartHealth[] {
 }
 
 /** Agents find the agent socket by its name alone. */
-function socketHealth(name: string, path: string): PartHealth {
+function agentSocketHealth(path: string): PartHealth {
+  const name = "agent_api";
   const isThere = ((): boolean => {
     try {
       return Deno.statSync(path).isSocket === true;
