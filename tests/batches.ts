@@ -1,5 +1,6 @@
 /** Divides the tests into batches, each for a test runner of its own, so that several run at once. */
 import { dirname } from "node:path";
+import { stripVTControlCharacters } from "node:util";
 
 /** Folders whose files take long one by one: each has labs or a Docker Engine of its own. */
 const LONG = ["tests/bridge", "tests/docker", "tests/e2e"];
@@ -34,4 +35,13 @@ export async function batchesOf(
   const isLong = (file: string): boolean => LONG.includes(dirname(file));
   const folders = Map.groupBy(files.filter((file) => !isLong(file)), dirname);
   return [...folders.values(), ...files.filter(isLong).map((file) => [file])];
+}
+
+/**
+ * Files that a test runner has run without finding a test in them, which it takes for success.
+ * @param output All that the runner printed.
+ */
+export function filesWithoutTests(output: string): readonly string[] {
+  return [...stripVTControlCharacters(output).matchAll(/^running 0 tests from (.+)$/gm)]
+    .map(([, file = ""]) => file);
 }

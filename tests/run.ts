@@ -8,7 +8,7 @@
  */
 import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
-import { batchesOf } from "./batches.ts";
+import { batchesOf, filesWithoutTests } from "./batches.ts";
 import { addTallies, readJunit, type Tally } from "./junit.ts";
 import { setUp } from "./setup.ts";
 
@@ -53,10 +53,14 @@ async function runBatch(files: readonly string[]): Promise<Tally> {
     }).output();
     const took = `${Math.round((performance.now() - startMs) / 1000)} s`;
     console.log(`\nended after ${took}: ${name}`);
-    console.log(new TextDecoder().decode(stdout));
+    const output = new TextDecoder().decode(stdout);
+    console.log(output);
     const tally = readJunit(await Deno.readTextFile(report));
+    const empty = filesWithoutTests(output);
+    for (const file of empty) console.log(`no tests: ${file}`);
     // A runner that crashed, or a file that does not load, has no entry in the report.
-    return success || tally.failed > 0 ? tally : { ...tally, failed: 1 };
+    const failed = success ? tally.failed : Math.max(tally.failed, 1);
+    return { ...tally, failed: failed + empty.length };
   } finally {
     await Deno.remove(report);
   }
@@ -78,7 +82,9 @@ async function tests(paths: readonly string[]): Promise<Tally> {
   };
   const length = Math.min(navigator.hardwareConcurrency, MAX_RUNNERS);
   await Promise.all(Array.from({ length }, runSome));
-  return tally;
+  if (!isInterrupted) return tally;
+  console.log("\nInterrupted: what was left has not run, which counts as a failure.");
+  return { ...tally, failed: tally.failed + 1 };
 }
 
 const missing = await setUp("test");
