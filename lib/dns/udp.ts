@@ -36,6 +36,8 @@ export interface UdpParts {
 interface Served {
   readonly socket: UdpSocket;
   readonly replies: Set<Promise<void>>;
+  /** Nobody new is served: not by a worker's successor either. */
+  isDraining: boolean;
 }
 
 /** The UDP half of the DNS server. */
@@ -74,7 +76,9 @@ export class UdpServer {
     this.#worker = worker;
     this.#leasedAtMs.clear();
     if (this.#policy !== null) void this.#sendPolicy(worker, this.#policy);
-    for (const fd of this.#served.keys()) worker.tell({ kind: "open", fd });
+    for (const [fd, { isDraining }] of this.#served) {
+      if (!isDraining) worker.tell({ kind: "open", fd });
+    }
   }
 
   #crashed(why: string): void {
@@ -101,7 +105,7 @@ export class UdpServer {
    */
   listen(address: string, port: number): Listener {
     const socket = UdpSocket.bind(address, port);
-    const served: Served = { socket, replies: new Set() };
+    const served: Served = { socket, replies: new Set(), isDraining: false };
     this.#served.set(socket.fd, served);
     if (this.#worker === null) this.#start();
     else this.#worker.tell({ kind: "open", fd: socket.fd });
@@ -110,6 +114,7 @@ export class UdpServer {
     };
     return {
       drain: async () => {
+        served.isDraining = true;
         await release();
         await Promise.allSettled(served.replies);
       },

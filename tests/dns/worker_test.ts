@@ -339,6 +339,22 @@ Deno.test("stop() reports what was decided until then", async () => {
   assert(world.server.status().queries_total >= before + 50);
 });
 
+Deno.test("a worker that fails while the filter drains is replaced by one that serves nobody new", async () => {
+  await using world = await World.create([]);
+  await world.settled("b.test");
+  await world.server.drain();
+  await world.server.settle();
+  const before = world.server.status().queries_total;
+  await world.server.usePolicy(JSON.parse('{"generation":7,"rules":[{}]}'));
+  await eventually(() => world.server.workerHealth().detail.includes("failed 1 time"));
+  await world.reload([]);
+  await eventually(() => world.server.workerHealth().state === "ok");
+  await world.client.send(encodeQuery("b.test", "A"));
+  // Packets and messages take turns: by the third answer the packet would have had its own.
+  for (let i = 0; i < 3; i++) await world.server.settle();
+  assert.equal(world.server.status().queries_total, before);
+});
+
 Deno.test("D12: what is opened waits for the kernel, cached or not, and nobody waits with it", async () => {
   await using world = await World.create([
     { id: "direct", condition: 'http.host == "db.example.com"', mode: "direct_ip" },
