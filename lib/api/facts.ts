@@ -100,6 +100,7 @@ export const explainRequest = z.strictObject({
   url: z.string().exactOptional(),
   method: z.string().exactOptional(),
   headers: headers.exactOptional(),
+  body_size: z.int().min(0).exactOptional(),
   dns: z.string().exactOptional(),
   record_type: recordType.exactOptional(),
   connect: z.string().exactOptional(),

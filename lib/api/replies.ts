@@ -101,7 +101,7 @@ export interface EvaluateResult {
 }
 
 const decision = z.enum(["allow", "block"]);
-const reason = z.enum(["rule", "rule_error", "port", "proxy_only", "default", "observed"]);
+const reason = z.enum(["rule", "rule_error", "port", "proxy_only", "limit", "default", "observed"]);
 const layer = z.enum(LAYERS);
 
 /** A dry run. */

@@ -4,7 +4,7 @@ import type { ExplainResult } from "../api/replies.ts";
 import type { RequestSpec } from "../rules/request.ts";
 import type { Run } from "./run.ts";
 import { stepLines } from "./steps.ts";
-import { header, words } from "./values.ts";
+import { header, memorySize, words } from "./values.ts";
 
 /** Adds the command to `rules`. */
 export function addExplainCommand(rules: CommandUnknownOpts, run: Run): void {
@@ -16,6 +16,7 @@ export function addExplainCommand(rules: CommandUnknownOpts, run: Run): void {
     .option("--url <url>", "a request to an http or https URL")
     .option("--method <method>", "of --url (default: GET)")
     .option("--header <name:value>", "of --url, plain http only; repeatable", header, {})
+    .option("--body-size <size>", "of --url, plain http only, such as 20m (default: 0)", memorySize)
     .option("--dns <name>", "a name to be resolved")
     .option("--type <type>", "record type of --dns (default: A)")
     .option("--connect <host:port>", "a tunnel through the proxy (port 443 unless given)")
@@ -26,13 +27,15 @@ export function addExplainCommand(rules: CommandUnknownOpts, run: Run): void {
     .option("--address <ip>", "what the name resolves to, for conditions on network.ip")
     .action((options) =>
       run(async (client) => {
-        const { type, header: headers, ...request } = options;
-        const result = await client.explain({
+        const { type, header: headers, bodySize, ...request } = options;
+        const spec: RequestSpec = {
           ...request,
           ...(type === undefined ? {} : { record_type: type }),
+          ...(bodySize === undefined ? {} : { body_size: bodySize }),
           ...(Object.keys(headers).length === 0 ? {} : { headers }),
-        });
-        return { json: result, lines: lines(result, options) };
+        };
+        const result = await client.explain(spec);
+        return { json: result, lines: lines(result, spec) };
       })
     );
 }
@@ -59,12 +62,15 @@ function addressNote(steps: ExplainResult["steps"]): string[] {
 }
 
 /** What an operator may expect to matter and does not. */
-function encryptionNote({ url, method }: RequestSpec, steps: ExplainResult["steps"]): string[] {
+function encryptionNote(
+  { url, method, body_size }: RequestSpec,
+  steps: ExplainResult["steps"],
+): string[] {
   const parsed = url === undefined ? null : URL.parse(url);
   if (parsed?.protocol !== "https:") return [];
   const failed = Object.keys(steps.at(-1)?.nearest?.failed?.facts ?? {});
-  const isAbout = method !== undefined || parsed.pathname !== "/" ||
+  const isAbout = method !== undefined || body_size !== undefined || parsed.pathname !== "/" ||
     failed.some((fact) => fact.startsWith("http.") && fact !== "http.host");
   if (!isAbout) return [];
-  return ["note: in HTTPS nobody sees method, path and headers: no rule can judge them."];
+  return ["note: in HTTPS nobody sees method, path, headers and body: no rule can judge them."];
 }

@@ -24,6 +24,9 @@ export function stepLines(
   if (rule !== null && reason === "proxy_only") {
     return [`${verdict}rule ${place(rule)} allows it through the proxy alone`, ...clauses];
   }
+  if (rule !== null && reason === "limit") {
+    return [`${verdict}rule ${place(rule)} allows no body as long as this`, ...clauses];
+  }
   if (rule !== null) {
     return [`${verdict}rule ${place(rule)} allows the host, but not this port`, ...clauses];
   }

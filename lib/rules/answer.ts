@@ -2,7 +2,7 @@
 import { decide } from "./decide.ts";
 import type { Policy } from "./policy.ts";
 import { type RequestSpec, type Step, stepsOf } from "./request.ts";
-import type { Facts, Verdict } from "./types.ts";
+import { DEFAULT_BODY_BYTES, type Facts, type Verdict } from "./types.ts";
 
 /** One layer's verdict on a request. */
 export interface JudgedStep extends Step {
@@ -16,11 +16,22 @@ export interface Answer {
   readonly steps: readonly JudgedStep[];
 }
 
+/** The verdict, unless the body is longer than the rule admits that allows it. */
+function withBodyLimit(verdict: Verdict, { http }: Facts): Verdict {
+  const { maxBodyBytes = DEFAULT_BODY_BYTES } = verdict.egress ?? {};
+  const isTooLong = (http?.body_size ?? 0) > maxBodyBytes;
+  return verdict.allowed && isTooLong
+    ? { ...verdict, allowed: false, reason: "limit", egress: null }
+    : verdict;
+}
+
 /** Asks the layers in order and stops at the first that blocks, as a real request does. */
 export function judge(policy: Policy, steps: readonly Step[]): Answer {
   const judged: JudgedStep[] = [];
-  for (const step of steps) {
-    const verdict = decide(policy, step.layer, step.facts);
+  for (const [i, step] of steps.entries()) {
+    const decided = decide(policy, step.layer, step.facts);
+    // The body's limit is that of the rule which admits the address, where one is known.
+    const verdict = i === steps.length - 1 ? withBodyLimit(decided, step.facts) : decided;
     judged.push({ ...step, verdict });
     if (!verdict.allowed) return { allowed: false, steps: judged };
   }

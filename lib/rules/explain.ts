@@ -188,7 +188,7 @@ function explainStep(policy: Policy, step: JudgedStep): ExplainedStep {
   const { verdict } = step;
   const rule = verdict.rule === null ? undefined : policy.byId.get(verdict.rule.id);
   const isDecided = verdict.reason === "rule" || verdict.reason === "rule_error" ||
-    verdict.reason === "proxy_only";
+    verdict.reason === "proxy_only" || verdict.reason === "limit";
   return {
     layer: step.layer,
     facts: step.facts,

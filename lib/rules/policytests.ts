@@ -37,7 +37,7 @@ export interface TestResult {
 export function nameOf(request: RequestSpec): string {
   const { url, dns, connect, direct, tool, agent } = request;
   const what = url !== undefined
-    ? `${request.method ?? "GET"} ${url}`
+    ? `${request.method ?? "GET"} ${url}${bodyText(request)}`
     : dns !== undefined
     ? `DNS ${dns}`
     : connect !== undefined
@@ -46,6 +46,10 @@ export function nameOf(request: RequestSpec): string {
     ? `direct ${direct}`
     : [tool, ...request.args ?? []].join(" ");
   return agent === undefined ? what : `${what} by ${agent}`;
+}
+
+function bodyText({ body_size }: RequestSpec): string {
+  return body_size === undefined ? "" : ` with ${body_size} bytes`;
 }
 
 function failureText(

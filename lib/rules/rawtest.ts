@@ -1,5 +1,5 @@
 /** The shape of a policy test in a rule file. */
-import { isMap, isSeq } from "yaml";
+import { isMap, isScalar, isSeq } from "yaml";
 import type { Span } from "./diagnostic.ts";
 import { describe, isNothing, type NodeReader } from "./nodes.ts";
 import type { RequestSpec } from "./request.ts";
@@ -19,6 +19,7 @@ const TEST_FIELDS = [
   "url",
   "method",
   "headers",
+  "body_size",
   "dns",
   "record_type",
   "connect",
@@ -58,6 +59,7 @@ function readTest(node: unknown, reader: NodeReader): RawTest | null {
     const text = fields.has(name) ? reader.text(fields.get(name), `'${name}'`) : null;
     return text === null ? {} : { [name]: text.value };
   };
+  const bodySize = fields.has("body_size") ? readBodySize(fields.get("body_size"), reader) : null;
   const request: RequestSpec = {
     ...optional("url"),
     ...optional("method"),
@@ -70,6 +72,7 @@ function readTest(node: unknown, reader: NodeReader): RawTest | null {
     ...optional("agent"),
     ...optional("address"),
     ...(fields.has("headers") ? { headers: readHeaders(fields.get("headers"), reader) } : {}),
+    ...(bodySize === null ? {} : { body_size: bodySize }),
     ...(fields.has("args") ? { args: readArguments(fields.get("args"), reader) } : {}),
   };
   const name = fields.has("name") ? reader.text(fields.get("name"), "'name'") : null;
@@ -104,6 +107,18 @@ function readHeaders(node: unknown, reader: NodeReader): Record<string, string> 
     headers[name] = reader.text(value, `header '${name}'`)?.value ?? "";
   }
   return headers;
+}
+
+/** Bytes, or null after reporting. */
+function readBodySize(node: unknown, reader: NodeReader): number | null {
+  const value = isScalar(node) ? node.value : undefined;
+  if (typeof value === "number" && Number.isSafeInteger(value) && value >= 0) return value;
+  reader.error(node, {
+    code: "rules.type",
+    message: `'body_size' must be a number of bytes, not ${describe(node)}`,
+    hint: "In digits alone; for example 10 MiB: body_size: 10485760",
+  });
+  return null;
 }
 
 function readArguments(node: unknown, reader: NodeReader): string[] {

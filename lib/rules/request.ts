@@ -14,6 +14,8 @@ export interface RequestSpec {
   readonly method?: string;
   /** Of `url`, plain http only. */
   readonly headers?: Readonly<Record<string, string>>;
+  /** Of `url`, plain http only: declared bytes; default 0. */
+  readonly body_size?: number;
   /** A name to be resolved. */
   readonly dns?: string;
   /** Of `dns`; default A. */
@@ -150,7 +152,7 @@ function urlSteps(text: string, spec: RequestSpec): Step[] {
       method: (spec.method ?? "GET").toUpperCase(),
       path: url.pathname,
       headers: Object.fromEntries(headers),
-      body_size: 0,
+      body_size: spec.body_size ?? 0,
     },
     agent,
   };

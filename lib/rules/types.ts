@@ -119,6 +119,8 @@ export type VerdictReason =
   | "port"
   /** The rule allows the host through the proxy alone (`egress.mode`). */
   | "proxy_only"
+  /** The rule allows it, but no body as long as this: of a whole request alone, not of one layer. */
+  | "limit"
   /** No rule matched: default deny. */
   | "default"
   /** No rule allows it, and the agent is observed: see {@linkcode withObserved}. */

@@ -100,7 +100,7 @@ connect   BLOCK  no rule matches (default policy)
             true   http.host == "docs.org"         http.host is "docs.org"
             false  http.method in ["GET", "HEAD"]  http.method is "CONNECT"
 
-note: in HTTPS nobody sees method, path and headers: no rule can judge them.
+note: in HTTPS nobody sees method, path, headers and body: no rule can judge them.
 `),
     );
     deepEqual(
@@ -137,6 +137,9 @@ agent     BLOCK  rule no-force (DIR/rules.d/a.yaml:15)
       "A: b",
     );
     match(plain.out, /http {6}BLOCK .*\n.*nearest: read-docs .*\n.*fails on: http\.method in/);
+    const long = await explain("--url", "http://api.org/", "--body-size", "17m");
+    match(long.out, /^BLOCK {2}GET http:\/\/api\.org\/ with 17825792 bytes\n/);
+    match(long.out, /http {6}BLOCK {2}rule api .* allows no body as long as this\n/);
     match((await explain("--dns", "api.org", "--type", "aaaa")).out, /^ALLOW {2}DNS api\.org\n/);
     deepEqual(await explain("--url", "http://a/", "--dns", "a"), {
       code: 1,

@@ -150,6 +150,29 @@ for (const [spec, message] of BAD) {
   });
 }
 
+Deno.test("explain() holds the body against the limit of the rule that admits the address, as the proxy does", () => {
+  const rules = policyOf(
+    {
+      id: "short",
+      condition: 'http.host == "x.org" && network.ip == "192.0.2.1"',
+      egress: { max_body_bytes: 10 },
+    },
+    { id: "usual", condition: 'http.host == "x.org" && http.body_size != 7' },
+  );
+  const judged = (body_size: number, address: string): unknown[] => {
+    const last = steps(explain(rules, { url: "http://x.org/", body_size, address })).at(-1);
+    return [last?.layer, last?.verdict.reason, last?.rule?.id];
+  };
+  assert.deepEqual(judged(10, "192.0.2.1"), ["dial", "rule", "short"]);
+  assert.deepEqual(judged(11, "192.0.2.1"), ["dial", "limit", "short"]);
+  assert.deepEqual(judged(11, "192.0.2.2"), ["dial", "rule", "usual"]);
+  assert.deepEqual(judged(7, "192.0.2.2"), ["dial", "default", undefined]);
+  assert.deepEqual(judged(16 * 1024 * 1024, "192.0.2.2"), ["dial", "rule", "usual"]);
+  assert.deepEqual(judged(16 * 1024 * 1024 + 1, "192.0.2.2"), ["dial", "limit", "usual"]);
+  const open = steps(explain(rules, { url: "http://x.org/", body_size: 11 })).at(-1);
+  assert.deepEqual([open?.layer, open?.verdict.reason, open?.rule?.id], ["http", "limit", "short"]);
+});
+
 Deno.test("explain() gives plain JSON", () => {
   const result = explain(policy, { url: "https://docs.org/" });
   assert.deepEqual(JSON.parse(JSON.stringify(result)), result);
