@@ -1,10 +1,8 @@
 /** A typed client of the host API over its Unix socket. */
-import { Buffer } from "node:buffer";
-import { type IncomingMessage, request } from "node:http";
 import { createInterface } from "node:readline";
 import { createParser, type EventSourceMessage } from "eventsource-parser";
 import type { z } from "zod";
-import { type FailureStatus, OutcallError } from "../errors.ts";
+import { HostCalls, REQUEST_TIMEOUT_MS } from "./calls.ts";
 import {
   type ActiveGrant,
   activeGrants,
@@ -56,53 +54,6 @@ import type { RuleCounter } from "../rules/counters.ts";
 import type { RuleFile } from "../rules/read.ts";
 import type { RequestSpec } from "../rules/request.ts";
 
-/** How long the daemon may be silent. */
-const REQUEST_TIMEOUT_MS = 30_000;
-
-/** More than any list that an operator would read. */
-const MAX_REPLY_BYTES = 16 * 1024 * 1024;
-
-/** What the operating system says, as strerror(3) words it, for what connecting can run into. */
-const OS_REASONS: Readonly<Record<string, string>> = {
-  EACCES: "Permission denied",
-  EAGAIN: "Resource temporarily unavailable",
-  ECONNREFUSED: "Connection refused",
-  ECONNRESET: "Connection reset by peer",
-  ELOOP: "Too many levels of symbolic links",
-  ENAMETOOLONG: "File name too long",
-  ENOENT: "No such file or directory",
-  ENOTDIR: "Not a directory",
-  ENOTSOCK: "Socket operation on non-socket",
-  EPERM: "Operation not permitted",
-  EPIPE: "Broken pipe",
-  ETIMEDOUT: "Connection timed out",
-};
-
-const STATUSES: readonly FailureStatus[] = [
-  400,
-  401,
-  403,
-  404,
-  405,
-  409,
-  413,
-  422,
-  429,
-  500,
-  503,
-];
-
-interface Call {
-  readonly method: "GET" | "POST";
-  readonly path: string;
-  readonly query?: Readonly<Record<string, string | undefined>>;
-  readonly body?: object;
-  readonly accept?: string;
-  /** Resumes a stream after this event. */
-  readonly lastEventId?: string | undefined;
-  readonly timeoutMs?: number;
-}
-
 /** Which decisions to list. */
 export interface DecisionListQuery extends DecisionFilter {
   /** ISO 8601. */
@@ -115,58 +66,62 @@ export interface DecisionListQuery extends DecisionFilter {
  * `daemon.unreachable` (503), or `daemon.bad_reply` (500) when what answers is no outcalld.
  */
 export class HostClient {
+  readonly #calls: HostCalls;
+
   /** @param socketPath Path of the host socket. Nothing is opened before the first call. */
-  constructor(readonly socketPath: string) {}
+  constructor(socketPath: string) {
+    this.#calls = new HostCalls(socketPath);
+  }
 
   /** The daemon's state on one screen. */
   status(): Promise<DaemonStatus> {
-    return this.#get(daemonStatus, "/api/v1/status");
+    return this.#calls.get(daemonStatus, "/api/v1/status");
   }
 
   /** State of the default bridge. */
   bridgeStatus(): Promise<BridgeStatus> {
-    return this.#get(replies.bridgeStatus, "/api/v1/bridge");
+    return this.#calls.get(replies.bridgeStatus, "/api/v1/bridge");
   }
 
   /** Creates or adopts the bridge and applies the firewall. */
   async bridgeUp(): Promise<void> {
-    await this.#post(replies.done, "/api/v1/bridge/up");
+    await this.#calls.post(replies.done, "/api/v1/bridge/up");
   }
 
   /** Tears bridge and firewall down. */
   async bridgeDown(): Promise<void> {
-    await this.#post(replies.done, "/api/v1/bridge/down");
+    await this.#calls.post(replies.done, "/api/v1/bridge/down");
   }
 
   /** The rules in force, in evaluation order. */
   async rules(): Promise<readonly RuleSummary[]> {
-    return (await this.#get(replies.ruleList, "/api/v1/rules")).rules;
+    return (await this.#calls.get(replies.ruleList, "/api/v1/rules")).rules;
   }
 
   /** One rule in full. */
   rule(id: string): Promise<RuleDetail> {
-    return this.#get(replies.ruleDetail, `/api/v1/rule/${encodeURIComponent(id)}`);
+    return this.#calls.get(replies.ruleDetail, `/api/v1/rule/${encodeURIComponent(id)}`);
   }
 
   /** What each rule did since it was loaded, in evaluation order. */
   async ruleCounters(): Promise<readonly RuleCounter[]> {
-    return (await this.#get(replies.ruleCounters, "/api/v1/rules/counters")).rules;
+    return (await this.#calls.get(replies.ruleCounters, "/api/v1/rules/counters")).rules;
   }
 
   /** Evaluates a condition on `context`: JSON as `POST /api/v1/rule/evaluate` takes it. */
   testExpression(expression: string, context: unknown): Promise<ExpressionReply> {
-    return this.#post(replies.expressionReply, "/api/v1/rule/test", { expression, context });
+    return this.#calls.post(replies.expressionReply, "/api/v1/rule/test", { expression, context });
   }
 
   /** What the rules in force say to a hypothetical request. */
   explain(request: RequestSpec): Promise<ExplainResult> {
-    return this.#post(replies.explainResult, "/api/v1/rules/explain", request);
+    return this.#calls.post(replies.explainResult, "/api/v1/rules/explain", request);
   }
 
   /** Why a recorded decision came out as it did; `decisions.not_found` when it is not known. */
   explainDecision(id: string): Promise<DecisionExplanationReply> {
     const path = `/api/v1/decisions/${encodeURIComponent(id)}/explain`;
-    return this.#get(decisionExplanation, path);
+    return this.#calls.get(decisionExplanation, path);
   }
 
   /**
@@ -174,28 +129,32 @@ export class HostClient {
    * @param blocked Cover what was refused for want of a rule, too.
    */
   suggest(agent: string, since: string, blocked: boolean): Promise<SuggestionReply> {
-    return this.#get(suggestion, "/api/v1/suggest", { agent, since, blocked: String(blocked) });
+    return this.#calls.get(suggestion, "/api/v1/suggest", {
+      agent,
+      since,
+      blocked: String(blocked),
+    });
   }
 
   /** What would change with these rule files; `rules.invalid` when they cannot be loaded. */
   diffRules(files: readonly RuleFile[]): Promise<DiffResult> {
-    return this.#post(replies.diffResult, "/api/v1/rules/diff", { files });
+    return this.#calls.post(replies.diffResult, "/api/v1/rules/diff", { files });
   }
 
   /** Loads the rules directory anew; `rules.invalid` when the old set stays. */
   reloadRules(): Promise<ReloadResult> {
-    return this.#post(replies.reloadResult, "/api/v1/rules/reload");
+    return this.#calls.post(replies.reloadResult, "/api/v1/rules/reload");
   }
 
   /** Rule requests of agents, the pending ones only unless `all` is set; oldest first. */
   async ruleRequests(all: boolean): Promise<readonly RuleRequestReply[]> {
     const path = "/api/v1/requests/rules";
-    return (await this.#get(ruleRequestList, path, all ? { status: "all" } : {})).requests;
+    return (await this.#calls.get(ruleRequestList, path, all ? { status: "all" } : {})).requests;
   }
 
   /** One rule request. */
   ruleRequest(id: string): Promise<RuleRequestReply> {
-    return this.#get(ruleRequest, `/api/v1/requests/rules/${encodeURIComponent(id)}`);
+    return this.#calls.get(ruleRequest, `/api/v1/requests/rules/${encodeURIComponent(id)}`);
   }
 
   /** Puts a request's rules in force, for an hour unless `answer` says otherwise. */
@@ -208,7 +167,7 @@ export class HostClient {
     },
   ): Promise<{ readonly id: string; readonly rules_loaded: number }> {
     const path = `/api/v1/requests/rules/${encodeURIComponent(id)}/approve`;
-    return this.#post(ruleRequestApproved, path, answer);
+    return this.#calls.post(ruleRequestApproved, path, answer);
   }
 
   /** Gives an approval more time, or less, counted from now; null: for ever. */
@@ -217,118 +176,118 @@ export class HostClient {
     extension: { readonly for_secs: number | null; readonly reason?: string },
   ): Promise<{ readonly id: string; readonly expires_at: string | null }> {
     const path = `/api/v1/requests/rules/${encodeURIComponent(id)}/extend`;
-    return this.#post(ruleRequestExtended, path, extension);
+    return this.#calls.post(ruleRequestExtended, path, extension);
   }
 
   /** Answers a request with a no. */
   rejectRuleRequest(id: string, reason?: string): Promise<{ readonly id: string }> {
     const path = `/api/v1/requests/rules/${encodeURIComponent(id)}/reject`;
-    return this.#post(ruleRequestRejected, path, reason === undefined ? {} : { reason });
+    return this.#calls.post(ruleRequestRejected, path, reason === undefined ? {} : { reason });
   }
 
   /** State of the DNS filter. */
   dnsStatus(): Promise<DnsStatus> {
-    return this.#get(replies.dnsStatus, "/api/v1/dns");
+    return this.#calls.get(replies.dnsStatus, "/api/v1/dns");
   }
 
   /** Whether `name` would resolve for the agent named `agent` (absent: one without a name). */
   dnsTest(name: string, type: string, agent?: string): Promise<DnsTestResult> {
-    return this.#get(replies.dnsTestResult, "/api/v1/dns/test", { name, type, agent });
+    return this.#calls.get(replies.dnsTestResult, "/api/v1/dns/test", { name, type, agent });
   }
 
   /** Counters of the DNS cache, and its content when `entries` is set. */
   dnsCache(
     entries: boolean,
   ): Promise<{ readonly stats: DnsCacheStats; readonly entries: readonly DnsCacheEntry[] }> {
-    return this.#get(replies.dnsCache, "/api/v1/dns/cache", {
+    return this.#calls.get(replies.dnsCache, "/api/v1/dns/cache", {
       entries: entries ? "true" : undefined,
     });
   }
 
   /** Empties the DNS cache. */
   dnsFlush(): Promise<{ readonly entries_flushed: number }> {
-    return this.#post(replies.dnsFlush, "/api/v1/dns/cache/flush");
+    return this.#calls.post(replies.dnsFlush, "/api/v1/dns/cache/flush");
   }
 
   /** Grants in force. */
   async grantList(): Promise<readonly ActiveGrant[]> {
-    return (await this.#get(activeGrants, "/api/v1/rules/active")).rules;
+    return (await this.#calls.get(activeGrants, "/api/v1/rules/active")).rules;
   }
 
   /** Opens destinations to one agent for a time. */
   grantAllow(wanted: z.input<typeof grantAllow>): Promise<z.output<typeof grantsAllowed>> {
-    return this.#post(grantsAllowed, "/api/v1/rule/allow", wanted);
+    return this.#calls.post(grantsAllowed, "/api/v1/rule/allow", wanted);
   }
 
   /** Ends a grant. */
   async grantRevoke(id: string): Promise<void> {
-    await this.#post(replies.done, "/api/v1/rule/revoke", { id });
+    await this.#calls.post(replies.done, "/api/v1/rule/revoke", { id });
   }
 
   /** Ends all grants. */
   grantFlush(): Promise<{ readonly removed: number }> {
-    return this.#post(grantsFlushed, "/api/v1/rules/flush");
+    return this.#calls.post(grantsFlushed, "/api/v1/rules/flush");
   }
 
   /** State of the proxy. */
   proxyStatus(): Promise<ProxyStatus> {
-    return this.#get(replies.proxyStatus, "/api/v1/proxy");
+    return this.#calls.get(replies.proxyStatus, "/api/v1/proxy");
   }
 
   /** Makes a network, or finds the one that is there. */
   createNetwork(wanted: NetworkCreateRequest): Promise<NetworkCreateResult> {
-    return this.#post(replies.networkCreated, "/api/v1/network/create", wanted);
+    return this.#calls.post(replies.networkCreated, "/api/v1/network/create", wanted);
   }
 
   /** One network; the default one without a name. */
   network(name?: string): Promise<NetworkStatus> {
-    return this.#get(replies.networkStatus, "/api/v1/network", { name });
+    return this.#calls.get(replies.networkStatus, "/api/v1/network", { name });
   }
 
   /** All managed networks. */
   async networks(): Promise<readonly NetworkStatus[]> {
-    return (await this.#get(replies.networkList, "/api/v1/networks")).networks;
+    return (await this.#calls.get(replies.networkList, "/api/v1/networks")).networks;
   }
 
   /** Removes a network without containers; the default one without a name. */
   destroyNetwork(name?: string): Promise<{ readonly name: string; readonly destroyed: boolean }> {
-    return this.#post(replies.networkDestroyed, "/api/v1/network/destroy", { name });
+    return this.#calls.post(replies.networkDestroyed, "/api/v1/network/destroy", { name });
   }
 
   /** Has a cable laid from this process's network namespace to a managed network. */
   attachAgent(wanted: AgentAttachRequest): Promise<AgentAttachment> {
-    return this.#post(replies.agentAttachment, "/api/v1/agent/attach", wanted);
+    return this.#calls.post(replies.agentAttachment, "/api/v1/agent/attach", wanted);
   }
 
   /** Has that cable plugged in. */
   async joinAgent(port: string, observeSecs?: number): Promise<void> {
     const wanted: AgentJoinRequest = { port, observe_secs: observeSecs };
-    await this.#post(replies.agentJoined, "/api/v1/agent/join", wanted);
+    await this.#calls.post(replies.agentJoined, "/api/v1/agent/join", wanted);
   }
 
   /** Agents that are observed. */
   async observations(): Promise<readonly ActiveObservation[]> {
-    return (await this.#get(observationList, "/api/v1/observations")).observations;
+    return (await this.#calls.get(observationList, "/api/v1/observations")).observations;
   }
 
   /** Ends the observation of an agent, by name or key. */
   endObservation(agent: string): Promise<{ readonly ended: number }> {
-    return this.#post(observationsEnded, "/api/v1/observations/end", { agent });
+    return this.#calls.post(observationsEnded, "/api/v1/observations/end", { agent });
   }
 
   /** Creates and starts an agent container. */
   createContainer(wanted: ContainerCreateRequest): Promise<ContainerCreateResult> {
-    return this.#post(replies.containerCreated, "/api/v1/container/create", wanted);
+    return this.#calls.post(replies.containerCreated, "/api/v1/container/create", wanted);
   }
 
   /** All agent containers, stopped ones too. */
   async containers(): Promise<readonly ContainerInfo[]> {
-    return (await this.#get(replies.containerList, "/api/v1/containers")).containers;
+    return (await this.#calls.get(replies.containerList, "/api/v1/containers")).containers;
   }
 
   /** One agent container. */
   container(name: string): Promise<ContainerDetail> {
-    return this.#get(replies.containerDetail, "/api/v1/container", { name });
+    return this.#calls.get(replies.containerDetail, "/api/v1/container", { name });
   }
 
   /** Stops an agent container, by force after `timeoutSecs`. */
@@ -336,7 +295,7 @@ export class HostClient {
     name: string,
     timeoutSecs: number = STOP_TIMEOUT_DEFAULT_SECS,
   ): Promise<{ readonly name: string; readonly stopped: boolean }> {
-    return this.#call(replies.containerStopped, {
+    return this.#calls.call(replies.containerStopped, {
       method: "POST",
       path: "/api/v1/container/stop",
       body: { name, timeout: timeoutSecs },
@@ -349,7 +308,7 @@ export class HostClient {
     name: string,
     force: boolean,
   ): Promise<{ readonly name: string; readonly removed: boolean }> {
-    return this.#post(replies.containerRemoved, "/api/v1/container/remove", { name, force });
+    return this.#calls.post(replies.containerRemoved, "/api/v1/container/remove", { name, force });
   }
 
   /** Pulls an image, however long it takes, as long as the daemon gives signs of life. */
@@ -357,14 +316,18 @@ export class HostClient {
     image: string,
     onProgress: (progress: PullProgress) => void,
   ): Promise<{ readonly image: string; readonly pulled: boolean }> {
-    const response = await this.#send({
+    const response = await this.#calls.send({
       method: "POST",
       path: "/api/v1/container/pull",
       body: { image },
       accept: NDJSON,
     });
     if (response.headers["content-type"] !== NDJSON) {
-      return this.#read(replies.imagePulled, response.statusCode, await this.#text(response));
+      return this.#calls.read(
+        replies.imagePulled,
+        response.statusCode,
+        await this.#calls.text(response),
+      );
     }
     let last = "";
     try {
@@ -374,20 +337,20 @@ export class HostClient {
         else if (line !== "") last = line;
       }
     } catch (cause) {
-      throw this.#unreachable(cause);
+      throw this.#calls.unreachable(cause);
     }
-    return this.#read(replies.imagePulled, undefined, last);
+    return this.#calls.read(replies.imagePulled, undefined, last);
   }
 
   /** Recorded decisions, oldest first. */
   decisions(query: DecisionListQuery): Promise<z.output<typeof decisionList>> {
     const { limit, ...filter } = query;
-    return this.#get(decisionList, "/api/v1/decisions", { ...filter, limit: String(limit) });
+    return this.#calls.get(decisionList, "/api/v1/decisions", { ...filter, limit: String(limit) });
   }
 
   /** Counts over recorded decisions. */
   decisionStats(query: Omit<DecisionListQuery, "limit">): Promise<DecisionStats> {
-    return this.#get(decisionStats, "/api/v1/decisions/stats", { ...query });
+    return this.#calls.get(decisionStats, "/api/v1/decisions/stats", { ...query });
   }
 
   /**
@@ -395,7 +358,7 @@ export class HostClient {
    * @param lastEventId Resumes after this event.
    */
   async *events(filter: DecisionFilter, lastEventId?: string): AsyncGenerator<EventSourceMessage> {
-    const response = await this.#send({
+    const response = await this.#calls.send({
       method: "GET",
       path: "/api/v1/events",
       query: { ...filter },
@@ -403,7 +366,7 @@ export class HostClient {
       lastEventId,
     });
     if (response.statusCode !== 200) {
-      this.#read(replies.done, response.statusCode, await this.#text(response));
+      this.#calls.read(replies.done, response.statusCode, await this.#calls.text(response));
     }
     const messages: EventSourceMessage[] = [];
     const parser = createParser({ onEvent: (message) => void messages.push(message) });
@@ -414,136 +377,11 @@ export class HostClient {
         yield* messages.splice(0);
       }
     } catch (cause) {
-      throw this.#unreachable(cause);
+      throw this.#calls.unreachable(cause);
     } finally {
       response.destroy();
     }
   }
-
-  #get<S extends z.ZodType>(
-    reply: S,
-    path: string,
-    query: Readonly<Record<string, string | undefined>> = {},
-  ): Promise<z.output<S>> {
-    return this.#call(reply, { method: "GET", path, query });
-  }
-
-  #post<S extends z.ZodType>(reply: S, path: string, body?: object): Promise<z.output<S>> {
-    return this.#call(reply, { method: "POST", path, ...(body === undefined ? {} : { body }) });
-  }
-
-  async #call<S extends z.ZodType>(reply: S, call: Call): Promise<z.output<S>> {
-    const response = await this.#send(call);
-    return this.#read(reply, response.statusCode, await this.#text(response));
-  }
-
-  #send(call: Call): Promise<IncomingMessage> {
-    const body = call.body === undefined ? "" : JSON.stringify(call.body);
-    const timeoutMs = call.timeoutMs ?? REQUEST_TIMEOUT_MS;
-    return new Promise((resolve, reject) => {
-      const outgoing = request({
-        socketPath: this.socketPath,
-        method: call.method,
-        path: withQuery(call.path, call.query),
-        agent: false, // one command, one connection
-        timeout: timeoutMs,
-        headers: {
-          Host: "localhost",
-          Accept: call.accept ?? "application/json",
-          ...(call.lastEventId === undefined ? {} : { "Last-Event-ID": call.lastEventId }),
-          ...(call.method === "POST" ? { "Content-Length": Buffer.byteLength(body) } : {}),
-          ...(body === "" ? {} : { "Content-Type": "application/json" }),
-        },
-      });
-      outgoing.on("response", resolve);
-      outgoing.on("timeout", () => outgoing.destroy(timedOut(timeoutMs)));
-      outgoing.on("error", (cause) => reject(this.#unreachable(cause)));
-      outgoing.end(body);
-    });
-  }
-
-  async #text(response: IncomingMessage): Promise<string> {
-    const chunks: Buffer[] = [];
-    let bytes = 0;
-    try {
-      for await (const chunk of response) {
-        const part = Buffer.from(chunk);
-        bytes += part.length;
-        if (bytes > MAX_REPLY_BYTES) break;
-        chunks.push(part);
-      }
-    } catch (cause) {
-      throw this.#unreachable(cause);
-    }
-    if (bytes > MAX_REPLY_BYTES) throw this.#badReply(`more than ${MAX_REPLY_BYTES} bytes`);
-    return Buffer.concat(chunks).toString("utf8");
-  }
-
-  /** @param status Undefined for the end of a stream, where a failure names its own. */
-  #read<S extends z.ZodType>(reply: S, status: number | undefined, text: string): z.output<S> {
-    let json: unknown;
-    try {
-      json = JSON.parse(text);
-    } catch {
-      throw this.#badReply("not JSON");
-    }
-    const failed = replies.failureReply.safeParse(json);
-    if (failed.success) {
-      const { error, code, hint, details, report, status: named } = failed.data;
-      const known = STATUSES.find((known) => known === (status ?? named)) ?? 500;
-      throw new OutcallError(known, code, error, {
-        ...(hint === undefined ? {} : { hint }),
-        ...(details === undefined ? {} : { details }),
-        ...(report === undefined ? {} : { report }),
-      });
-    }
-    if (!(json instanceof Object) || Reflect.get(json, "ok") !== true) {
-      throw this.#badReply("no envelope");
-    }
-    const result = reply.safeParse(json);
-    if (result.success) return result.data;
-    const field = result.error.issues[0]?.path.join(".") ?? "";
-    throw this.#badReply(`unexpected field "${field}"`);
-  }
-
-  /** Decision D19. */
-  #unreachable(cause: unknown): OutcallError {
-    const code: unknown = cause instanceof Error ? Reflect.get(cause, "code") : undefined;
-    const reason = typeof code === "string" ? OS_REASONS[code] ?? code : String(cause);
-    return new OutcallError(
-      503,
-      "daemon.unreachable",
-      `daemon unreachable (${this.socketPath}: ${reason})`,
-      { cause, hint: unreachableHint(code) },
-    );
-  }
-
-  #badReply(reason: string): OutcallError {
-    return new OutcallError(
-      500,
-      "daemon.bad_reply",
-      `the reply from ${this.socketPath} cannot be read: ${reason}`,
-      { hint: "Is it outcalld's host socket, and of the same version as this command?" },
-    );
-  }
-}
-
-function unreachableHint(code: unknown): string {
-  return code === "EACCES" || code === "EPERM"
-    ? "Run the command as root or as a member of the group outcall."
-    : "Is outcalld running? Start it, or name its socket with --socket <path>.";
-}
-
-function timedOut(timeoutMs: number): Error {
-  return Object.assign(new Error(`no answer within ${timeoutMs / 1000} s`), { code: "ETIMEDOUT" });
-}
-
-function withQuery(path: string, query: Call["query"] = {}): string {
-  const parameters = new URLSearchParams();
-  for (const [name, value] of Object.entries(query)) {
-    if (value !== undefined) parameters.set(name, value);
-  }
-  return parameters.size === 0 ? path : `${path}?${parameters}`;
 }
 
 function progressIn(line: string): PullProgress | null {
