@@ -155,6 +155,29 @@ export function portTable({ ports, pins, subnets, gateways }: PortState): NftTab
           report("foreign_port", "oifname @ports", "another port to agent"),
         ],
       },
+      {
+        // A bridge sends what the host has for a MAC that it does not know, or has forgotten, to every
+        // port, isolated or not: the answers to an agent that has just ended, to its neighbours. And a
+        // port that has just been plugged in may have taught it a MAC.
+        name: "output",
+        type: "filter",
+        hook: "output",
+        priority: PRIORITY,
+        policy: "accept",
+        rules: [
+          {
+            match: "oifname . ether daddr . ip daddr @pinned",
+            verdict: "accept",
+            comment: "IPv4 to whom the port is pinned",
+          },
+          {
+            // Not counted: no agent sent it, and there is one for each port that it would flood.
+            match: "ip daddr @subnets",
+            verdict: "drop",
+            comment: "to an agent by another port",
+          },
+        ],
+      },
     ],
   };
 }

@@ -1,4 +1,4 @@
-import { equal, match, ok } from "node:assert/strict";
+import { deepEqual, equal, match, ok } from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { connect, Machine } from "../lab/machine.ts";
 import { labTest } from "../lab/requirements.ts";
@@ -9,6 +9,16 @@ const NEEDS = { tools: ["nft", "ip", "unshare", "nsenter", "nc", "ping", "bridge
 const GATEWAY = DEFAULT_SEGMENT.gateway;
 const THIEF = "10.200.255.66";
 const HOSTILE = fileURLToPath(new URL("../e2e/hostile.py", import.meta.url));
+
+/** What comes in by the cable for whomever, as a neighbour that listens sees it. */
+const WIRETAP = `
+table netdev wiretap {
+  chain heard {
+    type filter hook ingress device eth0 priority 0; policy accept;
+    ip daddr ${THIEF} counter
+  }
+}
+`;
 
 /** A further agent on the default network's bridge, not pinned yet. */
 async function plugThief(world: World, port: string): Promise<Machine> {
@@ -43,6 +53,12 @@ async function isReached(world: World): Promise<boolean> {
   const before = await seen(world.agent, "from network");
   await world.host.run(["ping", "-c1", "-W1", AGENT]);
   return await seen(world.agent, "from network") > before;
+}
+
+/** Frames to the thief's address that have come to `machine`, which has a {@linkcode WIRETAP}. */
+async function heard(machine: Machine): Promise<number> {
+  const listing = await machine.must(["nft", "list", "table", "netdev", "wiretap"]);
+  return Number(/packets (\d+)/.exec(listing)?.[1]);
 }
 
 async function macOf(machine: Machine): Promise<string> {
@@ -154,6 +170,51 @@ labTest(
     );
   },
 );
+
+labTest("T-6: what the host sends to one agent comes to no other port", NEEDS, async (t) => {
+  await using world = await World.create();
+  const { host, agent } = world;
+  await using thief = await plugThief(world, "thief0");
+  await world.bridges.repair();
+  await using late = await plugThief(world, "late0");
+  await late.must(["ip", "address", "flush", "dev", "eth0"]);
+  const ears = [thief, agent, late];
+  for (const ear of ears) await ear.must(["nft", "-f", "-"], { input: WIRETAP });
+  const thiefMac = await macOf(thief);
+  const entry = ["ip", "neigh", "replace", THIEF, "lladdr", thiefMac, "dev", "outcall0"];
+  await host.must([...entry, "nud", "permanent"]);
+  /** How many frames each of them hears of one that the host sends to the thief. */
+  const overheard = async (): Promise<number[]> => {
+    const before = await Promise.all(ears.map(heard));
+    await host.must(["bash", "-c", `echo answer > /dev/udp/${THIEF}/9`]);
+    const after = await Promise.all(ears.map(heard));
+    return after.map((count, i) => count - (before[i] ?? 0));
+  };
+
+  await t.step("positive control", async () => {
+    await thief.run(["ping", "-c1", "-W1", GATEWAY]); // the bridge learns where it is
+    deepEqual(await overheard(), [1, 0, 0]);
+  });
+  await t.step("also when the bridge has forgotten an agent that was silent for long", async () => {
+    await host.must(["ip", "link", "set", "outcall0", "type", "bridge", "fdb_flush"]);
+    deepEqual(await overheard(), [1, 0, 0]);
+  });
+  await t.step(
+    "nor when the bridge has learnt it from a port that nobody has looked at",
+    async () => {
+      await host.must(["bridge", "fdb", "replace", thiefMac, "dev", "late0", "master", "dynamic"]);
+      deepEqual(await overheard(), [0, 0, 0]);
+    },
+  );
+  await t.step("nor when its port is gone and the host goes on answering", async () => {
+    await host.must(["ip", "link", "delete", "thief0"]);
+    await host.must(["ip", "link", "set", "outcall0", "type", "bridge", "fdb_flush"]);
+    ears.shift();
+    deepEqual(await overheard(), [0, 0]);
+    await world.bridges.repair();
+    deepEqual(await overheard(), [0, 0]);
+  });
+});
 
 labTest("D5: two new ports with one address are both cut off", NEEDS, async () => {
   await using world = await World.create();
