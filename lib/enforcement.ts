@@ -24,8 +24,6 @@ export class Enforcement {
   readonly #segments = new Map<string, Segment>();
   readonly #mutex = new Mutex();
   #serving = false;
-  /** Torn down on request: the gateways have no addresses. */
-  #isDown = false;
 
   /** @param services Bound on each gateway once {@linkcode startServices} was called. */
   constructor(bridges: Bridges, services: GatewayServices) {
@@ -58,14 +56,9 @@ export class Enforcement {
   /** Puts back what is missing of bridges and firewall, and serves every gateway. Idempotent. */
   up(): Promise<void> {
     return this.#mutex.run(async () => {
-      await this.#up();
+      await this.#bridges.up();
       if (this.#serving) await this.#serve();
     });
-  }
-
-  async #up(): Promise<void> {
-    await this.#bridges.up();
-    this.#isDown = false;
   }
 
   /**
@@ -75,7 +68,6 @@ export class Enforcement {
   down(attached: () => Promise<readonly string[]>): Promise<void> {
     return this.#mutex.run(async () => {
       await this.#bridges.down(attached);
-      this.#isDown = true;
       await this.#services.dns.serve([]);
       await this.#services.proxy?.serve([]);
     });
@@ -88,7 +80,7 @@ export class Enforcement {
   attach(segment: Segment): Promise<void> {
     return this.#mutex.run(async () => {
       // The other networks' gateways have to be there to be served.
-      if (this.#isDown) await this.#up();
+      if (this.#bridges.isDown) await this.#bridges.up();
       await this.#bridges.attach(segment);
       this.#segments.set(segment.bridge, segment);
       if (this.#serving) await this.#serve();
@@ -130,7 +122,8 @@ export class Enforcement {
 
   /** Binds what is new; closes to agents what goes before it goes. */
   async #serve(): Promise<void> {
-    const gateways = this.#isDown ? [] : this.segments().map((segment) => segment.gateway);
+    // Torn down, they have no addresses.
+    const gateways = this.#bridges.isDown ? [] : this.segments().map((segment) => segment.gateway);
     await this.#open(gateways);
     const { dns, proxy } = this.#services;
     try {

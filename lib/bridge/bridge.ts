@@ -202,6 +202,11 @@ export class Bridges {
     });
   }
 
+  /** Torn down on request, until {@linkcode up} or {@linkcode attach}. */
+  get isDown(): boolean {
+    return this.#isDown;
+  }
+
   /** @throws OutcallError `bridge.down` (409) after {@linkcode down}, until {@linkcode up}. */
   assertUp(): void {
     if (!this.#isDown) return;
