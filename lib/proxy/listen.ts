@@ -8,6 +8,7 @@ import { portOwner } from "../linux/port_owner.ts";
 /** A listening socket. */
 export class ListeningSocket {
   readonly port: number;
+  readonly fd: number;
 
   /**
    * @param address Canonical text.
@@ -17,8 +18,6 @@ export class ListeningSocket {
     this.fd = listen(address, port);
     this.port = localPort(this.fd);
   }
-
-  readonly fd: number;
 
   /** To be called when nobody uses the descriptor any more. */
   close(): void {

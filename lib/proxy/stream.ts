@@ -14,7 +14,7 @@ import type { TcpSocket } from "./socket.ts";
 const FIRST_BUFFER_BYTES = 4 * 1024;
 const LARGEST_BUFFER_BYTES = 128 * 1024;
 
-const NO_BUFFER = new Uint8Array(0);
+const NOTHING = new Uint8Array(0);
 
 /** Empty buffers of the first size: nearly every message needs one for a moment. */
 const spareBuffers: Uint8Array<ArrayBuffer>[] = [];
@@ -22,7 +22,6 @@ const MAX_SPARE_BUFFERS = 64;
 
 /** Where heads are made that go out at once: good until the call that uses it returns. */
 const outgoing = new Uint8Array(16 * 1024);
-const NOTHING = new Uint8Array(0);
 
 /** Thrown where a peer ends its stream in the middle of something. */
 export class UnexpectedEnd extends Error {
@@ -32,7 +31,7 @@ export class UnexpectedEnd extends Error {
 /** One TCP connection with a read buffer. */
 export class BufferedConn {
   /** There is one only while bytes wait in it: most connections are silent most of the time. */
-  #buffer: Uint8Array<ArrayBuffer> = NO_BUFFER;
+  #buffer: Uint8Array<ArrayBuffer> = NOTHING;
   #start = 0;
   #end = 0;
   #reading: Promise<boolean> | null = null;
@@ -111,7 +110,7 @@ export class BufferedConn {
   #letGo(): void {
     const isFirst = this.#buffer.length === FIRST_BUFFER_BYTES;
     if (isFirst && spareBuffers.length < MAX_SPARE_BUFFERS) spareBuffers.push(this.#buffer);
-    this.#buffer = NO_BUFFER;
+    this.#buffer = NOTHING;
     this.#start = this.#end = 0;
   }
 
