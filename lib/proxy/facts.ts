@@ -4,7 +4,7 @@ import { type Host } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";
 import { type Facts, MAX_BODY_BYTES } from "../rules/types.ts";
 import { decodeUtf8 } from "./bytes.ts";
-import { endToEnd, type Field, field } from "./fields.ts";
+import { endToEnd, type Field, field, variableName } from "./fields.ts";
 import type { ForwardRequest } from "./head.ts";
 import { normalisePath, pathWithoutParameters } from "./target.ts";
 
@@ -113,20 +113,17 @@ type NameAndValue = readonly [name: string, value: string];
 
 /**
  * What goes upstream, by names in lower case: repeated fields joined (RFC 9110 §5.3), and then as other
- * servers read them. Some take the first or the last of them, and CGI and its heirs (WSGI, Rack, PHP)
- * cannot tell an underscore from a hyphen.
+ * servers read them. Some take the first or the last of them, and some know names as
+ * {@linkcode variableName} makes them.
  */
 function headerReadings(fields: readonly Field[]): readonly [Headers, ...Headers[]] {
   const sent = fields.map(({ name, value }): NameAndValue => [name, decodeUtf8(value)]);
   const readings = repetitionReadings(sent);
-  const underscored = sent.filter(([name]) => name.includes("_"));
-  if (underscored.length === 0) return readings;
+  const renamed = sent.map(([name, value]): NameAndValue => [variableName(name), value])
+    .filter(([name], i) => name !== sent[i]?.[0]);
+  if (renamed.length === 0) return readings;
   // Beside the names as they were sent, which a rule may ask for.
-  const hyphenated = underscored.map(([name, value]): NameAndValue => [
-    name.replaceAll("_", "-"),
-    value,
-  ]);
-  return [...readings, ...repetitionReadings([...sent, ...hyphenated])];
+  return [...readings, ...repetitionReadings([...sent, ...renamed])];
 }
 
 /** All values of a field, and where there is more than one, its first and its last. */

@@ -36,6 +36,15 @@ export function parseFieldLine(line: string): Field | null {
   return TOKEN.test(spelling) && FIELD_VALUE.test(value) ? field(spelling, value) : null;
 }
 
+/**
+ * A field's name to servers that hand fields on as variables (CGI and its heirs: WSGI, Rack, PHP), with
+ * hyphens: none of them can tell an underscore from a hyphen, and lighttpd no sign from another.
+ * @param name In lower case.
+ */
+export function variableName(name: string): string {
+  return name.replaceAll(/[^a-z0-9]/g, "-");
+}
+
 /** Reads the field lines of a head, or null when one of them is malformed. */
 export function parseFieldLines(lines: readonly string[]): Field[] | null {
   const fields: Field[] = [];

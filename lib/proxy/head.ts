@@ -5,7 +5,14 @@
  * request that is judged must be the request that the next server sees.
  */
 import { isUtf8, textOf } from "./bytes.ts";
-import { type Field, listMembers, parseFieldLines, TOKEN, valuesOf } from "./fields.ts";
+import {
+  type Field,
+  listMembers,
+  parseFieldLines,
+  TOKEN,
+  valuesOf,
+  variableName,
+} from "./fields.ts";
 import { type AbsoluteTarget, parseAbsolute, parseAuthority } from "./target.ts";
 import type { Host } from "../net/host.ts";
 import { MAX_BODY_BYTES } from "../rules/types.ts";
@@ -166,8 +173,10 @@ function parseForward(request: Request): RequestHead {
   };
 }
 
+const FRAMING: ReadonlySet<string> = new Set(["content-length", "transfer-encoding"]);
+
 function declaresBody(fields: readonly Field[]): boolean {
-  return fields.some(({ name }) => name === "content-length" || name === "transfer-encoding");
+  return fields.some(({ name }) => FRAMING.has(name));
 }
 
 function mismatch(): HeadRefusal {
@@ -194,12 +203,9 @@ function hostField(
   return authority === null ? refuse(400, "malformed Host field") : { authority };
 }
 
-/** Framing to servers that cannot tell an underscore from a hyphen (CGI and its heirs). */
-const LOOKALIKES: ReadonlySet<string> = new Set(["content_length", "transfer_encoding"]);
-
 /** RFC 9112 §6.3, and refusal where it leaves a choice. */
 function requestBody(request: Request): RequestBody | HeadRefusal {
-  if (request.fields.some(({ name }) => LOOKALIKES.has(name))) {
+  if (request.fields.some(({ name }) => !FRAMING.has(name) && FRAMING.has(variableName(name)))) {
     return refuse(400, "a field that could be taken for framing");
   }
   const lengths = valuesOf(request.fields, "content-length");

@@ -180,6 +180,8 @@ Deno.test("a header that can be read in two ways is refused where policy would d
     ["X-Role: admin", "X-Role: user"],
     ["X_Role: admin"],
     ["X-Role: user", "x_role: admin"],
+    ["X.Role: admin"],
+    ["X-Role: user", "X!Role: admin"],
     ["X_Key: no", "X_Key: k"],
   ];
   for (const fields of ambiguous) {

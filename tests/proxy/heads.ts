@@ -48,6 +48,7 @@ export const REFUSED_HEADS: readonly (readonly [string, string, number, RegExp])
   ["identity", get("Transfer-Encoding: identity"), 400, /other than chunked/],
   ["length with underscore", get("Content_Length: 5"), 400, /taken for framing/],
   ["coding with underscore", get("Transfer_Encoding: chunked"), 400, /taken for framing/],
+  ["length with dot", get("Content.Length: 5"), 400, /taken for framing/],
   ["ADV-HTTP-05", get("Host: a.example"), 400, /more than one Host/],
   ["ADV-HTTP-06", head("GET http://a.example/ HTTP/1.1"), 400, /missing/],
   ["ADV-HTTP-07 host", head("GET http://a.example/ HTTP/1.1", "Host: b.example"), 400, /differs/],
