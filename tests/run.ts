@@ -1,8 +1,8 @@
 /**
  * Runs every test: `deno task test [paths…]`. Sets the machine up, checks types, lint and format,
- * then runs all `*_test.ts`, as many files at once as there are processors. The last line is
- * `N passed, N failed, N skipped`, counted from the runners' own JUnit files; each test and each step
- * of one counts.
+ * then runs all `*_test.ts`, as many files at once as there are processors, at most four. The last
+ * line is `N passed, N failed, N skipped`, counted from the runners' own JUnit files; each test and
+ * each step of one counts.
  *
  * With paths, only the tests there run.
  */

@@ -1,11 +1,9 @@
 /** Connections and the agents they belong to: shown by agent, and ended with it. */
 import assert from "node:assert/strict";
 import type { Agent } from "../../lib/agents.ts";
-import { bytesOf } from "../../lib/proxy/bytes.ts";
 import { eventually } from "../eventually.ts";
-import { clientHello, join } from "./hello.ts";
-import { Origin, type RawClient } from "./raw.ts";
-import { AGENT, connectRequest, getRequest, Lab, ok } from "./support.ts";
+import { Origin } from "./raw.ts";
+import { AGENT, getRequest, Lab, ok } from "./support.ts";
 
 /** A lab whose directory says at every moment what the test wants it to say. */
 async function labWith(origin: Origin): Promise<{ lab: Lab; become(agent: Agent | null): void }> {
@@ -17,22 +15,13 @@ async function labWith(origin: Origin): Promise<{ lab: Lab; become(agent: Agent 
   return { lab, become: (other) => agent = other };
 }
 
-async function tunnelTo(lab: Lab, origin: Origin): Promise<RawClient> {
-  const client = await lab.connect();
-  await client.send(connectRequest(`a.example:${origin.port}`));
-  await client.until(/\r\n\r\n/);
-  await client.send(join(clientHello({ names: ["a.example"] }), bytesOf("echo this")));
-  await client.until(/echo this/);
-  return client;
-}
-
 Deno.test("status() shows live tunnels by agent, and only while they live", async () => {
   await using origin = Origin.echoing();
   const { lab } = await labWith(origin);
   await using _lab = lab;
   using _idle = await lab.connect();
-  const first = await tunnelTo(lab, origin);
-  using _second = await tunnelTo(lab, origin);
+  const first = await lab.tunnelTo(origin);
+  using _second = await lab.tunnelTo(origin);
   const shown = { agent: "worker", address: "127.0.0.1" };
   await lab.proxy.settle();
   assert.deepEqual(lab.proxy.status().tunnels, [{ ...shown, count: 2 }]);
@@ -56,7 +45,7 @@ for (
     });
     const { lab, become } = await labWith(origin);
     await using _lab = lab;
-    using tunnel = await tunnelTo(lab, origin);
+    using tunnel = await lab.tunnelTo(origin);
     using idle = await lab.connect();
     await idle.send(getRequest(`http://a.example:${origin.port}/`));
     await idle.until(/x$/);

@@ -11,10 +11,8 @@ import { UnexpectedEnd } from "../../lib/proxy/stream.ts";
 import { eventually } from "../eventually.ts";
 import { labTest } from "../lab/requirements.ts";
 import { HungThread, workerThreads } from "../threads.ts";
-import { bytesOf } from "../../lib/proxy/bytes.ts";
-import { clientHello, join } from "./hello.ts";
 import { Origin, RawClient } from "./raw.ts";
-import { AGENT, connectRequest, getRequest, Lab, ok } from "./support.ts";
+import { AGENT, connectRequest, getRequest, Lab, ok, TUNNELLED } from "./support.ts";
 
 const ANYTHING = { condition: "true" };
 
@@ -298,11 +296,7 @@ Deno.test("a thread that fails closes every connection, and the next one serves 
     await using lab = await Lab.start({
       rules: [{ condition: 'http.host == "a.example"', egress }],
     });
-    using tunnel = await lab.connect();
-    await tunnel.send(connectRequest(`a.example:${origin.port}`));
-    await tunnel.until(/\r\n\r\n/);
-    await tunnel.send(join(clientHello({ names: ["a.example"] }), bytesOf("echo this")));
-    await tunnel.until(/echo this/);
+    using tunnel = await lab.tunnelTo(origin);
     using idle = await lab.connect();
     await eventually(() => lab.proxy.status().active_connections === 2);
 
@@ -334,16 +328,8 @@ labTest("a thread that hangs is replaced, asked or not, and nothing is open afte
   const egress = `allow_private_ips: true, ports: [${origin.port}]`;
   const rules = [{ condition: 'http.host == "a.example"', egress }];
   await using lab = await Lab.start({ rules });
-  const openTunnel = async (): Promise<RawClient> => {
-    const client = await lab.connect();
-    await client.send(connectRequest(`a.example:${origin.port}`));
-    await client.until(/\r\n\r\n/);
-    await client.send(join(clientHello({ names: ["a.example"] }), bytesOf("echo this")));
-    await client.until(/echo this/);
-    return client;
-  };
   const hang = async (notice: () => Promise<unknown>): Promise<void> => {
-    using tunnel = await openTunnel();
+    using tunnel = await lab.tunnelTo(origin);
     using idle = await lab.connect();
     await eventually(() => lab.proxy.status().active_connections === 2);
     await using _hung = await HungThread.stop(others);
@@ -365,24 +351,15 @@ Deno.test("the record of a tunnel tells what moved through it, how it ended and 
   await using origin = Origin.echoing();
   const egress = `allow_private_ips: true, ports: [${origin.port}]`;
   await using lab = await Lab.start({ rules: [{ condition: 'http.host == "a.example"', egress }] });
-  const hello = join(clientHello({ names: ["a.example"] }), bytesOf("echo this"));
-  const open = async (): Promise<RawClient> => {
-    const client = await lab.connect();
-    await client.send(connectRequest(`a.example:${origin.port}`));
-    await client.until(/\r\n\r\n/);
-    await client.send(hello);
-    await client.until(/echo this/);
-    return client;
-  };
-  const closed = await open();
+  const closed = await lab.tunnelTo(origin);
   await lab.proxy.settle(); // reported as begun
   closed[Symbol.dispose]();
   await eventually(async () => (await lab.recent())[0]?.tunnel !== undefined);
-  using cut = await open();
+  using cut = await lab.tunnelTo(origin);
   await lab.reload([]);
   assert.equal(await cut.rest(), "");
   const [first, second, third] = await lab.recent();
-  const bytes = { upBytes: hello.length, downBytes: hello.length };
+  const bytes = { upBytes: TUNNELLED.length, downBytes: TUNNELLED.length };
   assert.deepEqual(first?.tunnel, { ...bytes, end: "closed" });
   assert.ok(first.durationMs !== undefined && first.updated !== undefined);
   assert.deepEqual(second?.tunnel, { ...bytes, end: "policy" });

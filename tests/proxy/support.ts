@@ -3,12 +3,14 @@ import assert from "node:assert/strict";
 import type { Agent, AgentDirectory } from "../../lib/agents.ts";
 import { type Decision, DecisionLog } from "../../lib/decision.ts";
 import { Ip } from "../../lib/net/ip.ts";
+import { bytesOf } from "../../lib/proxy/bytes.ts";
 import type { ProxyLimits } from "../../lib/proxy/context.ts";
 import { ProxyServer } from "../../lib/proxy/server.ts";
 import { compilePolicy } from "../../lib/rules/compile.ts";
 import type { Policy } from "../../lib/rules/policy.ts";
 import type { RuleFailure } from "../../lib/rules/types.ts";
-import { RawClient } from "./raw.ts";
+import { clientHello, join } from "./hello.ts";
+import { type Origin, RawClient } from "./raw.ts";
 
 /** The agent behind every loopback client. */
 export const AGENT: Agent = {
@@ -17,6 +19,9 @@ export const AGENT: Agent = {
   address: "127.0.0.1",
   network: "outcall-agent-net",
 };
+
+/** What {@linkcode Lab.tunnelTo} sends through its tunnel. */
+export const TUNNELLED = join(clientHello({ names: ["a.example"] }), bytesOf("echo this"));
 
 /** One rule as a test writes it. */
 export interface TestRule {
@@ -117,6 +122,16 @@ export class Lab implements AsyncDisposable {
   /** A raw connection to the proxy. */
   connect(): Promise<RawClient> {
     return RawClient.connect(this.port);
+  }
+
+  /** A tunnel to `origin`, by the name a.example, that has echoed {@linkcode TUNNELLED}. */
+  async tunnelTo(origin: Origin): Promise<RawClient> {
+    const client = await this.connect();
+    await client.send(connectRequest(`a.example:${origin.port}`));
+    await client.until(/\r\n\r\n/);
+    await client.send(TUNNELLED);
+    await client.until(/echo this/);
+    return client;
   }
 
   /** Sends `text` on a connection of its own and reads until the proxy closes. */
