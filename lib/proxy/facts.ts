@@ -140,5 +140,7 @@ function repetitionReadings(fields: readonly NameAndValue[]): readonly [Headers,
 
 /** A null prototype: `constructor` and the like are fields only when they were sent. */
 function headersOf(fields: ReadonlyMap<string, string>): Headers {
-  return Object.assign(Object.create(null), Object.fromEntries(fields));
+  const headers: Record<string, string> = Object.create(null);
+  for (const [name, value] of fields) headers[name] = value;
+  return headers;
 }

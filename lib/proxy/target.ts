@@ -10,11 +10,22 @@ export interface Authority {
   readonly port: number | null;
 }
 
+/** What was read last: a request says it twice, in its target and in Host, and the next one again. */
+let latest: { readonly text: string; readonly authority: Authority | null } = {
+  text: "",
+  authority: null,
+};
+
 /**
  * Reads `host`, `host:port`, `[v6]` or `[v6]:port`; null when malformed, with user information, or
  * not ASCII (names outside it are sent as A-labels).
  */
 export function parseAuthority(text: string): Authority | null {
+  if (text !== latest.text) latest = { text, authority: readAuthority(text) };
+  return latest.authority;
+}
+
+function readAuthority(text: string): Authority | null {
   if (!/^[\x21-\x7e]+$/.test(text)) return null;
   const match = /^(\[[^\]]*\]|[^:@[\]]*)(?::([0-9]+))?$/.exec(text);
   if (match === null) return null;
@@ -65,6 +76,9 @@ export function parseAbsolute(target: string): AbsoluteTarget | TargetProblem {
 /** RFC 3986 §2.3: encoding these changes nothing. */
 const UNRESERVED = /[A-Za-z0-9\-._~]/;
 
+/** Segments of unreserved characters that do not begin with a dot: there is one way to read them. */
+const PLAIN_PATH = /^\/(?:[A-Za-z0-9\-_~][A-Za-z0-9\-._~]*(?:\/|$))*$/;
+
 /**
  * The path as the most forgiving server would read it (RFC 3986 §6.2.2, and what servers do beyond
  * it): encoded unreserved characters decoded, encoded slashes and backslashes taken for slashes,
@@ -72,6 +86,7 @@ const UNRESERVED = /[A-Za-z0-9\-._~]/;
  * A rule is judged on this form; a request whose raw path would be judged otherwise is refused.
  */
 export function normalisePath(path: string): string {
+  if (PLAIN_PATH.test(path)) return path;
   const decoded = path
     .replace(/%([0-9A-Fa-f]{2})/g, (encoded, hex: string) => {
       const char = String.fromCharCode(Number.parseInt(hex, 16));
@@ -96,5 +111,6 @@ export function normalisePath(path: string): string {
  * it looks for what is asked, as Java's do; also where the semicolon is encoded.
  */
 export function pathWithoutParameters(path: string): string {
+  if (PLAIN_PATH.test(path)) return path;
   return normalisePath(path.replace(/(?:;|%3b)[^/\\%]*(?:%(?!2f|5c)[^/\\%]*)*/gi, ""));
 }

@@ -69,6 +69,43 @@ Deno.test("a normalised path is normal already and climbs nowhere (property)", (
   );
 });
 
+Deno.test("a path that needs no reading is read as it is behind a detour that does (property)", () => {
+  const part = fc.constantFrom(
+    "/",
+    ".",
+    "..",
+    "a",
+    "B2",
+    "-",
+    "_",
+    "~",
+    "a.b",
+    "/x",
+    "%41",
+    ";",
+    "=",
+  );
+  fc.assert(
+    fc.property(fc.array(part, { maxLength: 12 }), (parts) => {
+      const path = `/${parts.join("")}`;
+      for (const read of [normalisePath, pathWithoutParameters]) {
+        assert.equal(read(path), read(`/%61/..${path}`), path);
+      }
+    }),
+    { numRuns: 5000 },
+  );
+});
+
+Deno.test("parseAuthority() reads each text by itself, whatever it read before", () => {
+  for (const text of ["a.example", "b.example", "b.example", "u@a", "u@a", "", "a.example"]) {
+    const authority = parseAuthority(text);
+    assert.equal(
+      authority === null ? null : String(authority.host),
+      /^[ab]/.test(text) ? text : null,
+    );
+  }
+});
+
 Deno.test("parseAuthority() tells host and port apart, also for IPv6", () => {
   const authority = parseAuthority("[2001:DB8::1]:443");
   assert.equal(String(authority?.host), "2001:db8::1");
