@@ -53,7 +53,7 @@ export async function connectTo(
   let failure: Refusal | null = null;
   for (const destination of admitted) {
     const startedAtMs = performance.now();
-    const stream = await connect(context, destination, port, admitted.length);
+    const stream = await connect(context, exchange, destination, port, admitted.length);
     context.onDial(performance.now() - startedAtMs, !(stream instanceof Refusal));
     // Policy may have changed while the connection was being made.
     if (!(stream instanceof Refusal)) return use(exchange, { stream, destination }, admitTo);
@@ -117,13 +117,14 @@ export async function locate(
 /** A connection, or why there is none; one of `count` addresses that share the time. */
 async function connect(
   { limits, loop }: ProxyContext,
+  { agent }: Exchange,
   { ip }: Destination,
   port: number,
   count: number,
 ): Promise<BufferedConn | Refusal> {
   let socket: TcpSocket | null = null;
   try {
-    socket = TcpSocket.dial(loop, ip, port);
+    socket = TcpSocket.dial(loop, ip, port, agent.address);
     await within(loop.timers, limits.connectMs / count, socket.connected());
     return new BufferedConn(socket);
   } catch (thrown) {

@@ -20,16 +20,76 @@ export interface OwnedDescriptors {
   delete(fd: number): void;
 }
 
+/**
+ * Steps of one agent in one turn of the loop, over all its connections. Each is some fifty microseconds'
+ * work: whoever has one request waits a millisecond or two for each agent that has hundreds.
+ */
+const STEPS_PER_TURN = 32;
+
+/** What one agent has had of the thread; connections to upstream are those of whom they serve. */
+class Share {
+  connections = 0;
+  #turn = 0;
+  #steps = 0;
+
+  constructor(readonly owner = "") {}
+
+  /** Counts one step, unless there were enough in this turn. */
+  takeStep(turn: number): boolean {
+    if (turn !== this.#turn) this.#steps = 0;
+    this.#turn = turn;
+    return ++this.#steps <= STEPS_PER_TURN;
+  }
+}
+
+/** Who is told of a descriptor, and what it is still to be told: once, however often it became true. */
+class Watched {
+  isWaiting = false;
+  #readable = false;
+  #writable = false;
+  #ending = false;
+
+  constructor(readonly share: Share, public watcher: Watcher) {}
+
+  /** Has it told later. */
+  note(readable: boolean, writable: boolean, ending: boolean): void {
+    this.#readable ||= readable;
+    this.#writable ||= writable;
+    this.#ending ||= ending;
+    this.isWaiting = true;
+  }
+
+  /** Tells what was noted. */
+  tell(): void {
+    const { watcher } = this;
+    const [readable, writable, ending] = [this.#readable, this.#writable, this.#ending];
+    this.isWaiting =
+      this.#readable =
+      this.#writable =
+      this.#ending =
+        false;
+    watcher.ready(readable, writable, ending);
+  }
+}
+
+/** Waits for another turn, because its agent has had its share of this one. */
+interface Late {
+  readonly share: Share;
+  readonly run: () => void;
+}
+
 /** An event loop of our own, because Deno's does not take descriptors. */
 export class EventLoop {
   /** Time limits; they are looked at after every wait. */
   readonly timers = new Timers();
   readonly #epoll = new Epoll();
-  readonly #watchers = new Map<number, Watcher>();
+  readonly #watched = new Map<number, Watched>();
+  readonly #shares = new Map<string, Share>();
   readonly #owned: OwnedDescriptors;
   #turn = 0;
   #closing: number[] = [];
   #next: (() => void)[] = [];
+  #late: Late[] = [];
 
   constructor(owned: OwnedDescriptors) {
     this.#owned = owned;
@@ -46,28 +106,33 @@ export class EventLoop {
    */
   watch(fd: number, watcher: Watcher): void {
     this.#epoll.add(fd);
-    this.#watchers.set(fd, watcher);
+    this.#watched.set(fd, new Watched(new Share(), watcher));
   }
 
   /** Watches such a descriptor no more. */
   unwatch(fd: number): void {
     this.#epoll.remove(fd);
-    this.#watchers.delete(fd);
+    this.#watched.delete(fd);
   }
 
   /**
-   * Takes over a connection's descriptor: {@linkcode close} closes it.
+   * Takes over a connection's descriptor: {@linkcode close} closes it. It is served in
+   * turns of `owner`, the address of the agent whose connection it is, or for whom it was made.
    * @throws SystemError or RangeError; the descriptor is closed then.
    */
-  adopt(fd: number, watcher: Watcher): void {
+  adopt(fd: number, owner: string, watcher: Watcher): void {
     try {
       this.#owned.add(fd);
-      this.watch(fd, watcher);
+      this.#epoll.add(fd);
     } catch (thrown) {
       this.#owned.delete(fd);
       closeDescriptor(fd);
       throw thrown;
     }
+    const share = this.#shares.get(owner) ?? new Share(owner);
+    this.#shares.set(owner, share);
+    share.connections++;
+    this.#watched.set(fd, new Watched(share, watcher));
   }
 
   /**
@@ -79,14 +144,27 @@ export class EventLoop {
     this.#epoll.addWritable(fd);
   }
 
-  /** From now on `watcher` is told. */
+  /** From now on `watcher` is told of this connection. */
   entrust(fd: number, watcher: Watcher): void {
-    this.#watchers.set(fd, watcher);
+    const watched = this.#watched.get(fd);
+    if (watched !== undefined) watched.watcher = watcher;
+  }
+
+  /**
+   * Calls back at once, or in a later turn if the agent whose connection this is has had its share of
+   * this one; also when the connection has been closed.
+   */
+  inTurnOf(fd: number, callback: () => void): void {
+    const share = this.#watched.get(fd)?.share;
+    if (share === undefined || share.takeStep(this.#turn)) callback();
+    else this.#late.push({ share, run: callback });
   }
 
   /** Closes a connection's descriptor. */
   close(fd: number): void {
-    this.#watchers.delete(fd);
+    const share = this.#watched.get(fd)?.share;
+    if (share !== undefined && --share.connections === 0) this.#shares.delete(share.owner);
+    this.#watched.delete(fd);
     this.#owned.delete(fd);
     // Not before the events of this wait are through: one that is meant for this descriptor must not
     // reach the next connection that gets its number.
@@ -107,18 +185,44 @@ export class EventLoop {
     this.#turn++;
     const next = this.#next;
     this.#next = [];
-    const dueInMs = next.length > 0 ? 0 : this.timers.dueInMs(performance.now());
+    const isBusy = next.length > 0 || this.#late.length > 0;
+    const dueInMs = isBusy ? 0 : this.timers.dueInMs(performance.now());
     const count = this.#epoll.wait(Math.min(dueInMs, maxMs));
-    for (let i = 0; i < count; i++) {
-      const watcher = this.#watchers.get(this.#epoll.fd(i));
-      watcher?.ready(
-        this.#epoll.isReadable(i),
-        this.#epoll.isWritable(i),
-        this.#epoll.isEnding(i),
-      );
-    }
+    this.#runLate();
+    for (let i = 0; i < count; i++) this.#tell(i);
     for (const callback of next) callback();
     this.timers.expire(performance.now());
+  }
+
+  /** Before anything new: who came late comes first. */
+  #runLate(): void {
+    const late = this.#late;
+    if (late.length === 0) return;
+    this.#late = [];
+    for (const waiting of late) {
+      if (waiting.share.takeStep(this.#turn)) waiting.run();
+      else this.#late.push(waiting);
+    }
+  }
+
+  #tell(event: number): void {
+    const fd = this.#epoll.fd(event);
+    const watched = this.#watched.get(fd);
+    if (watched === undefined) return;
+    const readable = this.#epoll.isReadable(event);
+    const writable = this.#epoll.isWritable(event);
+    const ending = this.#epoll.isEnding(event);
+    const { share, isWaiting } = watched;
+    if (!isWaiting && share.takeStep(this.#turn)) {
+      return watched.watcher.ready(readable, writable, ending);
+    }
+    watched.note(readable, writable, ending);
+    if (isWaiting) return;
+    const run = (): void => {
+      // It may be closed by now, and its number another connection's.
+      if (this.#watched.get(fd) === watched) watched.tell();
+    };
+    this.#late.push({ share, run });
   }
 
   /** Settles in the next turn, which will not wait: everything that can go on now has gone on then. */

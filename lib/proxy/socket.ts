@@ -43,19 +43,22 @@ export class TcpSocket implements Watcher {
   #turn = 0;
   #operations = 0;
 
-  /** Takes over an accepted connection. @throws SystemError or RangeError; it is closed then. */
-  constructor(loop: EventLoop, fd: number) {
+  /**
+   * Takes over an accepted connection, that of the agent at the address `owner`.
+   * @throws SystemError or RangeError; it is closed then.
+   */
+  constructor(loop: EventLoop, fd: number, owner: string) {
     this.#loop = loop;
     this.#fd = fd;
-    loop.adopt(fd, this);
+    loop.adopt(fd, owner, this);
   }
 
   /**
-   * Begins to connect; {@linkcode connected} tells how it goes.
+   * Begins to connect for the agent at the address `owner`; {@linkcode connected} tells how it goes.
    * @throws SystemError, such as ENETUNREACH.
    */
-  static dial(loop: EventLoop, ip: Ip, port: number): TcpSocket {
-    const socket = new TcpSocket(loop, beginConnect(ip, port));
+  static dial(loop: EventLoop, ip: Ip, port: number, owner: string): TcpSocket {
+    const socket = new TcpSocket(loop, beginConnect(ip, port), owner);
     socket.#readable = socket.#writable = false;
     return socket;
   }
@@ -104,7 +107,7 @@ export class TcpSocket implements Watcher {
   /** Settles when a read may find something. Rejects when the connection is closed before. */
   readable(): Promise<void> {
     this.#assertOpen();
-    if (this.#readable) return this.#loop.nextTurn();
+    if (this.#readable) return this.#nextTurn();
     return new Promise((resolve, reject) => this.#reader = { resolve, reject });
   }
 
@@ -139,7 +142,7 @@ export class TcpSocket implements Watcher {
 
   /** Settles when a write may find room. Rejects when the connection is closed before. */
   #room(): Promise<void> {
-    if (this.#writable) return this.#loop.nextTurn();
+    if (this.#writable) return this.#nextTurn();
     if (!this.#isToldOfRoom) this.#loop.tellOfRoom(this.#fd);
     this.#isToldOfRoom = true;
     return new Promise((resolve, reject) => this.#writer = { resolve, reject });
@@ -186,6 +189,11 @@ export class TcpSocket implements Watcher {
       this.#writer?.resolve();
       this.#writer = null;
     }
+  }
+
+  #nextTurn(): Promise<void> {
+    const fd = this.#fd;
+    return new Promise((resolve) => this.#loop.soon(() => this.#loop.inTurnOf(fd, resolve)));
   }
 
   /** Counts one operation more, unless there were enough in this turn. */

@@ -117,8 +117,8 @@ class LiveTunnel implements Tunnel {
   begin(upWaits: boolean, downWaits: boolean): void {
     this.#loop.entrust(this.#clientFd, this.#side(this.#up, this.#down));
     this.#loop.entrust(this.#upstreamFd, this.#side(this.#down, this.#up));
-    if (upWaits) this.#loop.soon(() => this.#run(this.#up));
-    if (downWaits) this.#loop.soon(() => this.#run(this.#down));
+    if (upWaits) this.#runSoon(this.#up);
+    if (downWaits) this.#runSoon(this.#down);
   }
 
   cut(why: TunnelEnd): void {
@@ -149,12 +149,16 @@ class LiveTunnel implements Tunnel {
     };
   }
 
+  #runSoon(pump: Pump): void {
+    this.#loop.soon(() => this.#loop.inTurnOf(pump.from, () => this.#run(pump)));
+  }
+
   #run(pump: Pump): void {
     if (this.#isOver) return;
     const before = pump.bytes;
     try {
       // More than a turn's worth: the others come first.
-      if (pump.run()) this.#loop.soon(() => this.#run(pump));
+      if (pump.run()) this.#runSoon(pump);
       if (pump.stalled && !pump.hearsOfRoom) {
         this.#loop.tellOfRoom(pump.to);
         pump.hearsOfRoom = true;

@@ -30,7 +30,7 @@ export async function withSockets(test: (sockets: Sockets) => Promise<void>): Pr
     const peer = await Deno.connect({ hostname: "127.0.0.1", port: localPort(listener) });
     const fd = acceptOn(listener);
     if (fd === AGAIN) throw new Error("the connection is not there");
-    return [new TcpSocket(loop, fd), peer];
+    return [new TcpSocket(loop, fd, "127.0.0.1"), peer];
   };
   try {
     await test({ loop, connected });

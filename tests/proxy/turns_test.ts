@@ -18,7 +18,7 @@ async function withConnection(
     using peer = await Deno.connect({ hostname: "127.0.0.1", port: localPort(listener) });
     const fd = acceptOn(listener);
     assert.notEqual(fd, AGAIN);
-    const ours = new TcpSocket(loop, fd);
+    const ours = new TcpSocket(loop, fd, "127.0.0.1");
     await test(loop, ours, peer);
     ours.close();
   } finally {
@@ -61,4 +61,65 @@ Deno.test("a connection that always has something to read, or room to write, is 
     const piece = new Uint8Array(100);
     assertALittle(await stepsPerTurn(loop, async () => await ours.write(piece)));
   });
+});
+
+/** Accepts a connection of `owner`'s, to which something was written already. */
+async function talking(loop: EventLoop, listener: number, owner: string): Promise<Talking> {
+  const peer = await Deno.connect({ hostname: "127.0.0.1", port: localPort(listener) });
+  const fd = acceptOn(listener);
+  assert.notEqual(fd, AGAIN);
+  const talking: Talking = { fd, peer, told: 0 };
+  loop.adopt(fd, owner, { ready: () => talking.told++ });
+  await peer.write(Uint8Array.of(1));
+  return talking;
+}
+
+interface Talking {
+  readonly fd: number;
+  readonly peer: Deno.TcpConn;
+  told: number;
+}
+
+Deno.test("an agent with many connections has a share of each turn, and none of them is forgotten", async () => {
+  const loop = new EventLoop({ add: () => {}, delete: () => {} });
+  const listener = listenOn(LOOPBACK, 0);
+  const connections: Talking[] = [];
+  const told = (some: readonly Talking[]): number => some.reduce((sum, { told }) => sum + told, 0);
+  try {
+    for (let i = 0; i < 100; i++) connections.push(await talking(loop, listener, "greedy"));
+    const calm = await talking(loop, listener, "calm");
+    const greedy = [...connections];
+    connections.push(calm);
+    loop.wait(1_000);
+    assert.equal(calm.told, 1);
+    assert.equal(told(greedy), 32);
+
+    // What happens to a connection that waits: more to read, which it is told once; its end; a callback.
+    const late = greedy.filter(({ told }) => told === 0);
+    for (const { peer } of late) await peer.write(Uint8Array.of(2));
+    const [closed] = late.splice(0, 1);
+    assert.ok(closed !== undefined);
+    loop.close(closed.fd);
+    connections.splice(connections.indexOf(closed), 1);
+    closed.peer.close();
+    let calls = 0;
+    for (const { fd } of greedy) loop.inTurnOf(fd, () => calls++);
+    loop.inTurnOf(closed.fd, () => calls++);
+    const before = told(greedy);
+    loop.wait(0);
+    assert.ok(told(greedy) - before <= 32);
+    assert.ok(told(late) > 0, "who waits comes first");
+    for (let turn = 0; turn < 20; turn++) loop.wait(0);
+    assert.equal(closed.told, 0);
+    for (const { told } of late) assert.ok(told >= 1 && told <= 2, `${told}`);
+    assert.equal(calls, greedy.length + 1);
+  } finally {
+    for (const { fd, peer } of connections) {
+      loop.close(fd);
+      peer.close();
+    }
+    loop.wait(0);
+    loop.end();
+    closeDescriptor(listener);
+  }
 });

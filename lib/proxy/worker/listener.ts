@@ -38,7 +38,9 @@ export class Listener implements Watcher {
       for (let i = 0; i < TURN; i++) {
         const accepted = acceptOn(this.fd);
         if (accepted === AGAIN) return;
-        this.onConnection(acceptedFrom(), new TcpSocket(this.loop, accepted));
+        const source = acceptedFrom();
+        const socket = new TcpSocket(this.loop, accepted, source);
+        this.loop.inTurnOf(accepted, () => this.onConnection(source, socket));
       }
       this.loop.soon(() => this.ready());
     } catch (thrown) {
