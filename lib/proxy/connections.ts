@@ -254,6 +254,9 @@ export class Connections {
     let form = (): AnswerForm => PLAIN;
     try {
       const head = await this.#readHead(stream);
+      // Some policies take many milliseconds over one request, and hundreds may have come at once.
+      const { loop } = this.#context;
+      while (loop.isTurnLong) await loop.nextTurn();
       // Read before its connection was ended, perhaps along with the agent it came from.
       if (head === null || !stream.isOpen) return false;
       exchange.startedMs = performance.now();

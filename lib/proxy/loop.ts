@@ -4,6 +4,9 @@ import { Epoll } from "../linux/epoll.ts";
 import { closeDescriptor } from "../linux/tcp.ts";
 import { Timers } from "./limit.ts";
 
+/** Whoever has much to do in a turn that has lasted so long leaves it to the next one. */
+const LONG_TURN_MS = 50;
+
 /**
  * Is told what its descriptor is ready for; of room to write only after {@linkcode
  * EventLoop.tellOfRoom}. Must not throw.
@@ -87,6 +90,7 @@ export class EventLoop {
   readonly #shares = new Map<string, Share>();
   readonly #owned: OwnedDescriptors;
   #turn = 0;
+  #turnBeganMs = 0;
   #closing: number[] = [];
   #next: (() => void)[] = [];
   #late: Late[] = [];
@@ -98,6 +102,11 @@ export class EventLoop {
   /** How often it has waited. */
   get turn(): number {
     return this.#turn;
+  }
+
+  /** A turn has no end before everything that it set going has come to wait for something. */
+  get isTurnLong(): boolean {
+    return performance.now() - this.#turnBeganMs >= LONG_TURN_MS;
   }
 
   /**
@@ -188,9 +197,11 @@ export class EventLoop {
     const isBusy = next.length > 0 || this.#late.length > 0;
     const dueInMs = isBusy ? 0 : this.timers.dueInMs(performance.now());
     const count = this.#epoll.wait(Math.min(dueInMs, maxMs));
+    this.#turnBeganMs = performance.now();
+    // Before what has just come: they have waited.
     this.#runLate();
-    for (let i = 0; i < count; i++) this.#tell(i);
     for (const callback of next) callback();
+    for (let i = 0; i < count; i++) this.#tell(i);
     this.timers.expire(performance.now());
   }
 

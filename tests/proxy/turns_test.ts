@@ -63,6 +63,24 @@ Deno.test("a connection that always has something to read, or room to write, is 
   });
 });
 
+Deno.test("a turn that lasts long is known as such, and who leaves work to the next one goes before what comes then", async () => {
+  await withConnection(async (loop, ours, peer) => {
+    loop.wait(0);
+    assert.equal(ours.read(new Uint8Array(100)), AGAIN);
+    assert.equal(loop.isTurnLong, false);
+    for (const beganMs = performance.now(); performance.now() < beganMs + 100;);
+    assert.equal(loop.isTurnLong, true);
+    const order: string[] = [];
+    void ours.readable().then(() => order.push("came"));
+    void loop.nextTurn().then(() => order.push("waited"));
+    await peer.write(new Uint8Array(1));
+    loop.wait(1_000);
+    assert.equal(loop.isTurnLong, false);
+    await loop.goOn();
+    assert.deepEqual(order, ["waited", "came"]);
+  });
+});
+
 /** Accepts a connection of `owner`'s, to which something was written already. */
 async function talking(loop: EventLoop, listener: number, owner: string): Promise<Talking> {
   const peer = await Deno.connect({ hostname: "127.0.0.1", port: localPort(listener) });
