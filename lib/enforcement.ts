@@ -17,16 +17,22 @@ export interface GatewayServices {
   readonly proxy: GatewayService | null;
 }
 
+/** What of {@linkcode Bridges} enforcement needs. */
+export type CoveredBridges = Pick<
+  Bridges,
+  "attach" | "detach" | "down" | "isDown" | "open" | "segments" | "up"
+>;
+
 /** The managed networks this daemon enforces, and the services that follow them. */
 export class Enforcement {
-  readonly #bridges: Bridges;
+  readonly #bridges: CoveredBridges;
   readonly #services: GatewayServices;
   readonly #segments = new Map<string, Segment>();
   readonly #mutex = new Mutex();
   #serving = false;
 
   /** @param services Bound on each gateway once {@linkcode startServices} was called. */
-  constructor(bridges: Bridges, services: GatewayServices) {
+  constructor(bridges: CoveredBridges, services: GatewayServices) {
     this.#bridges = bridges;
     this.#services = services;
   }
@@ -115,8 +121,11 @@ export class Enforcement {
       return Promise.resolve();
     });
     const { dns, proxy } = this.#services;
-    await Promise.all([dns.drain(), proxy?.drain()]);
-    await this.#mutex.run(() => this.#bridges.open(NOTHING_LISTENS));
+    try {
+      await Promise.all([dns.drain(), proxy?.drain()]);
+    } finally {
+      await this.#mutex.run(() => this.#bridges.open(NOTHING_LISTENS));
+    }
     await Promise.all([dns.stop(), proxy?.stop()]);
   }
 
