@@ -44,6 +44,7 @@ const TEST: readonly Need[] = [
   need("git", "git"),
   need("pip3", "python3-pip"),
   need("musl-gcc", "musl-tools"),
+  need("busybox", "busybox-static", "busybox"),
   need("setpriv", "util-linux"),
   need("script", "bsdutils"),
 ];

@@ -1,6 +1,6 @@
 /**
  * Resolving from a real container with the resolvers that people have: glibc's (getent, Python), the
- * one of BIND (dig, nslookup), musl's. The upstream in the lab is the witness of what was asked.
+ * one of BIND (dig, nslookup), BusyBox' own, musl's. The upstream in the lab is the witness of what was asked.
  */
 import assert from "node:assert/strict";
 import { recordedDecisions } from "../lab/decisions.ts";
@@ -14,7 +14,7 @@ import { nothing } from "../lab/witness.ts";
 
 const TOOLS = [
   ...["nft", "ip", "iptables", "unshare", "nsenter", "dockerd", "docker"],
-  ...["getent", "dig", "nslookup", "curl", "python3"],
+  ...["getent", "dig", "nslookup", "busybox", "curl", "python3"],
 ];
 
 const IMAGE = "resolvers:1";
@@ -79,7 +79,7 @@ labTest("resolvers in a real container work as behind any good resolver", {
   await using lab = await Lab.create({ docker: true });
   const { engine, host, witness } = lab;
   assert(engine !== null);
-  const programs = ["sleep", "cat", "getent", "dig", "nslookup", "curl", "python3"];
+  const programs = ["sleep", "cat", "getent", "dig", "nslookup", "busybox", "curl", "python3"];
   const musl = hasTool("musl-gcc");
   if (musl) {
     await host.write("/usr/local/bin/musl-lookup.c", MUSL_PROGRAM);
@@ -137,6 +137,22 @@ labTest("resolvers in a real container work as behind any good resolver", {
   await t.step("nslookup is answered as dig is", async () => {
     assert.match(await agent.must("nslookup", "api.openai.com"), new RegExp(API_ADDRESS));
     assert.match((await agent.run("nslookup", "example.com")).stdout, /NXDOMAIN/);
+  });
+
+  await t.step("BusyBox' nslookup agrees, which asks for A and AAAA at once", async () => {
+    const addressesOf = async (name: string): Promise<readonly string[]> => {
+      const found = await agent.must("busybox", "nslookup", name);
+      return [...found.matchAll(/^Address: (.+)$/gm)].map(([, address]) => address ?? "");
+    };
+    for (const name of ["api.openai.com", "API.openai.com", "api.openai.com."]) {
+      assert.deepEqual(await addressesOf(name), [API_ADDRESS]);
+    }
+    assert.deepEqual(await addressesOf("www.github.com"), ["140.82.121.4"]);
+    for (const name of ["example.com", "Example.COM", "example.com."]) {
+      const refused = await agent.run("busybox", "nslookup", name, GATEWAY);
+      assert.equal(refused.code, 1);
+      assert.equal([...refused.stdout.matchAll(/^\*\* .*: NXDOMAIN$/gm)].length, 2);
+    }
   });
 
   await t.step({
