@@ -27,7 +27,8 @@ export type NextPiece = () =>
 
 /**
  * The body at the front of `source`. Takes exactly the body's bytes. Its pieces throw, or reject with,
- * {@linkcode UnexpectedEnd} or {@linkcode MalformedBody}.
+ * {@linkcode UnexpectedEnd}, also when the connection broke, or {@linkcode MalformedBody}: nothing
+ * that a receiver's connection could throw.
  */
 export function readBody(source: BufferedConn, framing: Framing): NextPiece {
   switch (framing.kind) {
@@ -71,38 +72,43 @@ function chunked(source: BufferedConn): NextPiece {
 
 function untilClose(source: BufferedConn): NextPiece {
   return async () => {
-    if (source.buffered.length === 0 && !await source.fill()) return null;
+    if (source.buffered.length === 0 && !await hasMore(source)) return null;
     return source.take(source.buffered.length);
   };
 }
 
 async function more(source: BufferedConn): Promise<void> {
-  if (!await source.fill()) throw new UnexpectedEnd("the body is cut off");
+  if (!await hasMore(source)) throw new UnexpectedEnd("the body is cut off");
+}
+
+async function hasMore(source: BufferedConn): Promise<boolean> {
+  try {
+    return await source.fill();
+  } catch (cause) {
+    throw new UnexpectedEnd("the connection broke within a body", { cause });
+  }
 }
 
 /**
  * Writes a head, which is a byte string, and the pieces of a body in `framing`.
- * @param isWaiting Whether the first piece is there already: it goes out with the head then, since
- * most answers are small and each write is a packet.
+ * @param first The body's first piece, if it was there already: it goes out with the head, since most
+ * answers are small and each write is a packet. Null: there is no body. Undefined: nobody knows yet.
  */
 export async function writeMessage(
   target: BufferedConn,
   head: string,
   framing: Framing,
   next: NextPiece,
-  isWaiting: boolean,
+  first: Uint8Array<ArrayBuffer> | null | undefined,
 ): Promise<void> {
-  let front: string | null = head;
-  if (!isWaiting) {
-    await target.writeHead(head);
-    front = null;
+  const frame = (piece: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> =>
+    framing.kind === "chunked" ? chunk(piece) : piece;
+  await (first ? target.writeHead(head, frame(first)) : target.writeHead(head));
+  if (first !== null) {
+    for (let piece = await next(); piece !== null; piece = await next()) {
+      await target.write(frame(piece));
+    }
   }
-  for (let piece = await next(); piece !== null; piece = await next()) {
-    const framed = framing.kind === "chunked" ? chunk(piece) : piece;
-    await (front === null ? target.write(framed) : target.writeHead(front, framed));
-    front = null;
-  }
-  if (front !== null) await target.writeHead(front);
   if (framing.kind === "chunked") await target.write(LAST_CHUNK);
 }
 

@@ -366,12 +366,15 @@ export class Connections {
   }
 
   /**
-   * The exchange's one decision: the one there is, or this refusal recorded. A body that outgrew its
-   * limit under way is refused by a decision of its own: the admitting one says that it went out.
+   * The exchange's one decision: the one there is, or this refusal recorded. What goes wrong with an
+   * admitted exchange, such as a body that outgrows its limit or an answer that is none, is a decision
+   * of its own: the admitting one says that the request went out.
    */
   #decide(client: Client, exchange: Exchange, refusal: Refusal): Decision {
     const { agent, attempt } = exchange;
-    if (refusal.status === 413 && exchange.decision === exchange.admitted) exchange.decision = null;
+    const isNews = exchange.decision === exchange.admitted && !exchange.isCut &&
+      refusal.reason !== "client_closed";
+    if (isNews) exchange.decision = null;
     return exchange.decision ??= this.#record({
       ...blocked(agent, client.source, attempt, refusal, this.#generation()),
       durationMs: exchange.ageMs,

@@ -75,6 +75,11 @@ export class Exchange {
     this.use = { upBytes: upBytes + up.length, downBytes: downBytes + down.length, end };
   }
 
+  /** It was ended by {@linkcode cut}, which explains whatever fails afterwards. */
+  get isCut(): boolean {
+    return this.#cut;
+  }
+
   /** Milliseconds since it began. */
   get ageMs(): number {
     return Math.round(performance.now() - this.startedMs);

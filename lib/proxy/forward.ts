@@ -24,7 +24,7 @@ import {
   type ResponseHead,
 } from "./response.ts";
 import type { SpareUpstream } from "./spare.ts";
-import type { BufferedConn } from "./stream.ts";
+import { type BufferedConn, UnexpectedEnd } from "./stream.ts";
 import { agreesToWebSocket } from "./websocket.ts";
 
 const CONTINUE = bytesOf("HTTP/1.1 100 Continue\r\n\r\n");
@@ -184,9 +184,9 @@ class Transfer {
     const { method, target, body } = this.request;
     const requestLine = `${method} ${target.path}${target.query} HTTP/1.1`;
     try {
-      const head = renderHead(requestLine, outgoing);
-      const isWaiting = body.kind !== "none" && this.client.buffered.length > 0;
-      await writeMessage(this.upstream, head, body, this.#requestBody(), isWaiting);
+      const next = this.#requestBody();
+      const first = this.client.buffered.length > 0 ? await next() : undefined;
+      await writeMessage(this.upstream, renderHead(requestLine, outgoing), body, next, first);
       this.#requestSent = true;
     } catch {
       // Upstream takes no more; it may have said why, so the response is still read.
@@ -254,11 +254,16 @@ class Transfer {
       if (this.mayBeStale && !this.#idle.expired && this.upstream.buffered.length === 0) {
         throw new StaleConnection();
       }
-      if (!this.#idle.expired) throw unusable("the connection to the destination broke");
-      throw this.#requestSent
-        ? new Refusal(504, "dial", "upstream_failed", "the destination did not answer in time")
-        : new Refusal(408, "http", "limit", "the request body took too long");
+      throw this.#broken("the connection to the destination broke");
     }
+  }
+
+  /** Why upstream says nothing more: we may have lost patience with it, or with the client. */
+  #broken(problem: string): Refusal {
+    if (!this.#idle.expired) return unusable(problem);
+    return this.#requestSent
+      ? new Refusal(504, "dial", "upstream_failed", "the destination did not answer in time")
+      : new Refusal(408, "http", "limit", "the request body took too long");
   }
 
   /** Streams the response; whether the client can tell where it ended and stay connected. */
@@ -266,19 +271,21 @@ class Transfer {
     const framing = framingForClient(response.body, this.request.version);
     const persistent = this.request.persistent && framing.kind !== "until_close" &&
       this.#requestSent;
-    const fields = fieldsForClient(response, framing, persistent);
-    this.exchange.answered = true;
-    const head = renderHead(statusLine(response), fields);
-    const isWaiting = this.upstream.buffered.length > 0;
-    const body = readBody(this.upstream, response.body);
+    const head = renderHead(statusLine(response), fieldsForClient(response, framing, persistent));
+    const next = readBody(this.upstream, response.body);
     try {
-      await writeMessage(this.client, head, framing, body, isWaiting);
+      // Before the head goes out: while nothing has, the client can still be told what is wrong.
+      const first = this.upstream.buffered.length > 0 ? await next() : undefined;
+      this.exchange.answered = true;
+      await writeMessage(this.client, head, framing, next, first);
     } catch (thrown) {
       // Half an answer must not look whole either, to a client that only its end tells.
-      if (framing.kind === "until_close") this.client.abort();
-      throw thrown instanceof MalformedBody
-        ? unusable("the destination's answer is malformed")
-        : thrown;
+      if (this.exchange.answered && framing.kind === "until_close") this.client.abort();
+      if (thrown instanceof UnexpectedEnd) {
+        throw this.#broken("the destination broke its answer off");
+      }
+      if (thrown instanceof MalformedBody) throw unusable("the destination's answer is malformed");
+      throw thrown;
     }
     return persistent;
   }

@@ -365,20 +365,27 @@ Deno.test("an upstream that fails or cheats gives 502 before the answer has begu
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
     `HTTP/1.1 200 OK\r\nX: ${"y".repeat(70_000)}\r\n\r\n`,
     "HTTP/1.1 102 Processing\r\n\r\n".repeat(20),
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5",
   ];
   await using lab = await Lab.start({ rules: [ALLOW_A] });
   for (const response of bad) {
     await using origin = Origin.answering(response);
     const answer = await lab.exchange(closing(`http://a.example:${origin.port}/`));
-    assert.match(answer, /HTTP\/1\.1 502 Bad Gateway\r\n/, response.slice(0, 60));
+    assert.match(answer, /^HTTP\/1\.1 502 Bad Gateway\r\n/, response.slice(0, 60));
     assert.doesNotMatch(answer, /X-Outcall-Block-Reason/);
+    const last = (await lab.recent()).at(-1);
+    assert.match(answer, new RegExp(`X-Outcall-Decision: ${last?.id}\r\n`));
+    assert.equal(last?.reason, "upstream_failed", response.slice(0, 60));
   }
   await using cut = Origin.answering(
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
   );
   const answer = await lab.exchange(closing(`http://a.example:${cut.port}/`));
-  assert.doesNotMatch(answer, /0\r\n\r\n$/); // the client can tell that it is not whole
-  assert.ok((await lab.record()).every((line) => line === "allow http rule"));
+  assert.match(answer, /^HTTP\/1\.1 200 OK\r\n[^]*3\r\nhel\r\n$/);
+  const each = ["allow http rule", "block dial upstream_failed"];
+  assert.deepEqual(await lab.record(), [...bad, cut].flatMap(() => each));
+  assert.equal(lab.proxy.status().requests_blocked, 0);
 });
 
 Deno.test("a client that knows no chunks is told by a reset that an answer is not whole", async () => {
@@ -427,7 +434,13 @@ Deno.test("a silent upstream is 504, a dribbled head 408, a dribbled body 408 (S
   );
   assert.match(await lab.exchange(getRequest(url, "Content-Length: 5")), /^HTTP\/1\.1 408 /);
   assert.equal(await lab.exchange(""), ""); // nothing was asked, nothing is answered or recorded
-  assert.deepEqual(await lab.record(), ["allow http rule", "block http limit", "allow http rule"]);
+  assert.deepEqual(await lab.record(), [
+    "allow http rule",
+    "block dial upstream_failed",
+    "block http limit",
+    "allow http rule",
+    "block http limit",
+  ]);
 });
 
 Deno.test("an answer that comes before the request was read is passed on", async () => {
