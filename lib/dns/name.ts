@@ -17,6 +17,13 @@ export const ROOT: WireName = "\0";
 const MAX_NAME_BYTES = 255;
 const MAX_LABEL_BYTES = 63;
 
+/**
+ * Pointers in one name: one for each label there can be. Without a limit they could lead from one to
+ * the next through 16 KB, and thousands of names in one message each go all the way: a hostile upstream
+ * would stop the daemon for a quarter of a second with every reply.
+ */
+const MAX_POINTERS = 127;
+
 /** A name that was read, and the offset just behind it in the message. */
 export interface NameAt {
   readonly name: WireName;
@@ -31,7 +38,8 @@ function lowerCase(byte: number): number {
  * Reads the name at `start`, following compression pointers (RFC 1035 §4.1.4).
  *
  * Each pointer must lead to before everything read so far for this name, so that loops and forward
- * pointers cannot be written down at all, and the work is bounded by 255 bytes of name.
+ * pointers cannot be written down at all, and the work is bounded by 255 bytes of name and
+ * {@linkcode MAX_POINTERS}.
  * @returns null when the name is cut off, too long, or badly formed.
  */
 export function readName(message: Uint8Array, start: number): NameAt | null {
@@ -39,6 +47,7 @@ export function readName(message: Uint8Array, start: number): NameAt | null {
   let at = start;
   let lowest = start;
   let end: number | null = null;
+  let pointers = 0;
   for (;;) {
     const length = message[at];
     if (length === undefined) return null;
@@ -47,7 +56,7 @@ export function readName(message: Uint8Array, start: number): NameAt | null {
       if (low === undefined) return null;
       const target = (length & 0x3f) << 8 | low;
       end ??= at + 2;
-      if (target >= lowest || target < HEADER_BYTES) return null;
+      if (target >= lowest || target < HEADER_BYTES || ++pointers > MAX_POINTERS) return null;
       lowest = target;
       at = target;
       continue;

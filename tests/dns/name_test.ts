@@ -56,6 +56,15 @@ Deno.test("readName() takes a name of 255 bytes, the longest there is", () => {
   assert.equal(name?.name.length, 255);
 });
 
+Deno.test("readName() follows as many pointers as a name can have labels, and no more (ADV-DNS-12)", () => {
+  // Pointer by pointer back to the root at offset 12.
+  const pointers = Array.from({ length: 128 }, (_, i) => 0xc000 | (i === 0 ? 12 : 11 + 2 * i));
+  const bytes = message(0, ...pointers.flatMap((pointer) => [pointer >> 8, pointer & 0xff]));
+  const last = (count: number): number => 11 + 2 * count;
+  assert.deepEqual(readName(bytes, last(127)), { name: ROOT, end: last(127) + 2 });
+  assert.equal(readName(bytes, last(128)), null);
+});
+
 Deno.test("hostnameOf() gives null for what no rule could name", () => {
   for (
     const name of [
