@@ -373,7 +373,7 @@ class Daemon {
         const { listen_addresses: addresses, listen_port: port } = this.#dns.status();
         return `serving ${addresses.join(", ")} port ${port}`;
       },
-      stop: () => this.#enforcement.stopServices(),
+      stop: (atOnce) => this.#enforcement.stopServices(atOnce),
     };
     const proxy: Step = {
       target: "proxy",
@@ -423,10 +423,10 @@ class Daemon {
           });
         return `listening on ${path}`;
       },
-      stop: async () => {
+      stop: async (atOnce) => {
         // A stream would keep the server waiting.
         if (target === "host_api") this.#records.stop();
-        await server?.close();
+        await server?.close(atOnce);
       },
     };
   }

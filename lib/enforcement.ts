@@ -114,15 +114,16 @@ export class Enforcement {
    * Ends the services. What agents have under way may end while the firewall still lets them come;
    * then it closes, and only then the ports are given up, for whoever takes them. A firewall that
    * cannot be changed keeps them ours.
+   * @param atOnce When it is aborted, nobody waits for what is under way.
    */
-  async stopServices(): Promise<void> {
+  async stopServices(atOnce?: AbortSignal): Promise<void> {
     await this.#mutex.run(() => {
       this.#serving = false; // networks that come now are covered, and not served any more
       return Promise.resolve();
     });
     const { dns, proxy } = this.#services;
     try {
-      await Promise.all([dns.drain(), proxy?.drain()]);
+      await Promise.all([dns.drain(atOnce), proxy?.drain(atOnce)]);
     } finally {
       await this.#mutex.run(() => this.#bridges.open(NOTHING_LISTENS));
     }

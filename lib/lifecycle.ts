@@ -14,14 +14,17 @@ export interface Step {
   readonly target: Target;
   /** Does the work, bounded in time; returns what to log. */
   start(): Promise<string>;
-  /** Undoes it. Called also for a step that failed half-way. */
-  stop?(): Promise<void>;
+  /**
+   * Undoes it. Called also for a step that failed half-way.
+   * @param atOnce Is aborted when nobody wants to wait any more for what is under way to end.
+   */
+  stop?(atOnce: AbortSignal): Promise<void>;
 }
 
-async function stopAll(started: readonly Step[]): Promise<void> {
+async function stopAll(started: readonly Step[], atOnce: AbortSignal): Promise<void> {
   for (const step of started.toReversed()) {
     try {
-      await step.stop?.();
+      await step.stop?.(atOnce);
     } catch (thrown) {
       logger(step.target).error("while stopping: {error}", { error: messageOf(thrown) });
     }
@@ -39,16 +42,19 @@ function logFailure(target: Target, thrown: unknown): void {
 }
 
 /**
- * Starts the steps in order, waits for SIGINT or SIGTERM, and stops them.
+ * Starts the steps in order, waits for SIGINT or SIGTERM, and stops them; a second signal has them
+ * stop at once.
  * @param makeSteps Called once; each step is asked for when those before it have started, and asking
  * may throw what is wrong with the configuration.
  * @returns the exit code: 0 after a signal, 1 when start-up failed.
  */
 export async function runUntilSignal(makeSteps: () => Iterable<Step>): Promise<number> {
   const signal = Promise.withResolvers<Deno.Signal>();
+  const hurry = new AbortController();
   let isSignalled = false;
   for (const name of ["SIGINT", "SIGTERM"] as const) {
     Deno.addSignalListener(name, () => {
+      if (isSignalled) hurry.abort();
       isSignalled = true;
       signal.resolve(name);
     });
@@ -62,13 +68,13 @@ export async function runUntilSignal(makeSteps: () => Iterable<Step>): Promise<n
     }
   } catch (thrown) {
     logFailure(started.at(-1)?.target ?? "host_api", thrown);
-    await stopAll(started);
+    await stopAll(started, hurry.signal);
     return 1;
   }
   const name = await signal.promise;
   logger("host_api").info("{name}: stopping; agents are cut off until the daemon is back", {
     name,
   });
-  await stopAll(started);
+  await stopAll(started, hurry.signal);
   return 0;
 }

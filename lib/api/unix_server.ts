@@ -5,6 +5,7 @@ import { getRequestListener, RequestError } from "@hono/node-server";
 import { OutcallError } from "../errors.ts";
 import { type PeerCredentials, peerCredentials } from "../linux/peer.ts";
 import { logger, type Target } from "../log.ts";
+import { endAfter } from "../patience.ts";
 import { failure, presentable } from "./envelope.ts";
 import type { PeerEnv } from "./router.ts";
 import { placeSocket, type SocketAccess } from "./socket_file.ts";
@@ -30,8 +31,11 @@ export interface UnixServerOptions extends SocketAccess {
 
 /** A running server. */
 export interface UnixServer {
-  /** Stops accepting, lets requests in flight finish for up to 2 s, and removes the socket file. */
-  close(): Promise<void>;
+  /**
+   * Stops accepting, lets requests in flight finish for up to 2 s, or until `atOnce` is aborted, and
+   * removes the socket file.
+   */
+  close(atOnce?: AbortSignal): Promise<void>;
 }
 
 const DEFAULT_MAX_CONNECTIONS = 256;
@@ -93,9 +97,9 @@ export async function serveUnix(options: UnixServerOptions): Promise<UnixServer>
   try {
     const file = await placeSocket(options.path, options, (path) => listen(server, path));
     return {
-      close: async () => {
+      close: async (atOnce) => {
         file.remove();
-        await drain(server);
+        await drain(server, atOnce);
       },
     };
   } catch (thrown) {
@@ -151,10 +155,10 @@ function listen(server: Server, path: string): Promise<void> {
   });
 }
 
-async function drain(server: Server): Promise<void> {
+async function drain(server: Server, atOnce?: AbortSignal): Promise<void> {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   server.closeIdleConnections();
-  const timer = setTimeout(() => server.closeAllConnections(), DRAIN_MS);
+  const stopWaiting = endAfter(DRAIN_MS, atOnce, () => server.closeAllConnections());
   await closed;
-  clearTimeout(timer);
+  stopWaiting();
 }

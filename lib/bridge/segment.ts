@@ -30,8 +30,9 @@ export interface GatewayService {
    * Turns away who comes new, lets what is under way end for a few seconds, and ends the rest. It keeps
    * its ports: as long as the firewall lets agents come there, no other program may take them. Never
    * rejects.
+   * @param atOnce When it is aborted, the rest ends now.
    */
-  drain(): Promise<void>;
+  drain(atOnce?: AbortSignal): Promise<void>;
   /** Gives up its ports, and whatever {@linkcode drain} would have ended. */
   stop(): Promise<void>;
   /** The addresses at which it listens now. */

@@ -10,6 +10,7 @@ import { portOwner } from "../linux/port_owner.ts";
 import { logger } from "../log.ts";
 import type { Hostname } from "../net/host.ts";
 import type { Ip } from "../net/ip.ts";
+import { endAfter } from "../patience.ts";
 import type { Judge } from "../policy.ts";
 import type { Rate } from "../rate.ts";
 import type { PolicyData } from "../rules/policy.ts";
@@ -100,6 +101,7 @@ export class DnsServer implements GatewayService, DnsService {
   /** What the UDP worker decided. */
   readonly #byWorker = { allowed: 0, blocked: 0 };
   readonly #listeners = new Map<string, readonly Listener[]>();
+  #drained: Promise<void> | null = null;
 
   constructor(options: DnsServerOptions) {
     const { agents, judge, decisions, queryRate, opener } = options;
@@ -220,12 +222,16 @@ export class DnsServer implements GatewayService, DnsService {
   }
 
   /** See {@linkcode GatewayService.drain}; queries in flight have 5 s (S007-EC-012). */
-  async drain(): Promise<void> {
+  drain(atOnce?: AbortSignal): Promise<void> {
+    return this.#drained ??= this.#drain(atOnce);
+  }
+
+  async #drain(atOnce: AbortSignal | undefined): Promise<void> {
     const listeners = [...this.#listeners.values()].flat();
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const limit = new Promise<void>((resolve) => timer = setTimeout(resolve, DRAIN_MS));
+    const { promise: limit, resolve } = Promise.withResolvers<void>();
+    const stopWaiting = endAfter(DRAIN_MS, atOnce, resolve);
     await Promise.race([limit, Promise.allSettled(listeners.map((listener) => listener.drain()))]);
-    clearTimeout(timer);
+    stopWaiting();
   }
 
   /** See {@linkcode GatewayService.stop}. Agents resolve nothing until the filter is back. */

@@ -92,16 +92,16 @@ export class Connections {
   }
 
   /**
-   * Turns away who comes new, closes idle connections at once, lets busy ones end for the drain time,
+   * Turns away who comes new, closes idle connections at once, lets busy ones end for `drainMs`,
    * and ends what is left. Behind it the firewall closes: whoever has not heard of the end by then
    * will not, so that what waits to be sent is given up for a reset that arrives.
    */
-  async stop(): Promise<void> {
+  async stop(drainMs: number): Promise<void> {
     this.#stopping = true;
     for (const client of this.#clients) {
       if (client.exchange === null) client.stream.close();
     }
-    const deadlineMs = performance.now() + this.#context.limits.drainMs;
+    const deadlineMs = performance.now() + drainMs;
     while (this.#clients.size > 0 && performance.now() < deadlineMs) {
       await new Promise<void>((resolve) => this.#context.loop.timers.after(DRAIN_POLL_MS, resolve));
     }

@@ -90,10 +90,10 @@ export class ProxyServer implements GatewayService, ProxyService {
   }
 
   /** See {@linkcode GatewayService.drain}. */
-  async drain(): Promise<void> {
+  async drain(atOnce?: AbortSignal): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#restart);
-    await this.#thread?.end(this.#limits.drainMs);
+    await this.#thread?.end(this.#limits.drainMs, atOnce);
     this.#thread = null;
   }
 

@@ -197,6 +197,26 @@ Deno.test("stop() lets a transfer end, turns away who comes new, closes idle con
   await assert.rejects(RawClient.connect(port), Deno.errors.ConnectionRefused);
 });
 
+Deno.test("a transfer under way is cut off when nobody wants to wait for it any more, before or while it drains (D2)", async () => {
+  await using slow = new Origin(async (client) => void await client.rest());
+  for (const isEarly of [true, false]) {
+    const lab = await Lab.start({ rules: [ANYTHING], limits: { drainMs: 3_600_000 } });
+    using busy = await lab.connect();
+    await busy.send(getRequest(`http://a.example:${slow.port}/`));
+    await eventually(() => slow.openConnections === 1);
+    const hurry = new AbortController();
+    if (isEarly) hurry.abort();
+    const drained = lab.proxy.drain(hurry.signal);
+    if (!isEarly) await eventually(async () => (await lab.exchange("x")).includes("503"));
+    hurry.abort();
+    await drained;
+    assert.equal(await busy.rest(), "");
+    await eventually(() => slow.openConnections === 0);
+    assert.deepEqual(await lab.record().then((lines) => lines[0]), "allow http rule");
+    await lab.proxy.stop();
+  }
+});
+
 Deno.test("a reload ends a transfer under way that it would not admit", async () => {
   await using origin = new Origin(async (client) => {
     await client.until(/\r\n\r\n/);

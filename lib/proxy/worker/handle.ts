@@ -112,9 +112,14 @@ export class ThreadHandle {
     this.#wake.add();
   }
 
-  /** Ends the thread when busy connections have had `drainMs` to end. */
-  async end(drainMs: number): Promise<void> {
-    await this.ask({ kind: "stop" }, drainMs + ANSWER_TIMEOUT_MS);
+  /** Ends the thread when busy connections have had `drainMs` to end, or `atOnce` is aborted. */
+  async end(drainMs: number, atOnce?: AbortSignal): Promise<void> {
+    atOnce?.addEventListener("abort", () => void this.#stop(0));
+    await this.#stop(atOnce?.aborted === true ? 0 : drainMs);
+  }
+
+  async #stop(drainMs: number): Promise<void> {
+    await this.ask({ kind: "stop", drainMs }, drainMs + ANSWER_TIMEOUT_MS);
     if (!this.#ended) this.#end(true);
   }
 }

@@ -60,8 +60,8 @@ export type ToThread =
   | { readonly kind: "located"; readonly question: number; readonly located: Located }
   /** Report what was not reported yet. */
   | { readonly kind: "report"; readonly ticket: number }
-  /** Let busy connections end for the drain time, and report what is left. */
-  | { readonly kind: "stop"; readonly ticket: number };
+  /** Let busy connections end for so long, and report what is left. May come again, with less time. */
+  | { readonly kind: "stop"; readonly ticket: number; readonly drainMs: number };
 
 /** One try to connect to a destination. */
 export interface Dial {

@@ -192,7 +192,7 @@ class Thread {
       case "report":
         return this.#done(message.ticket);
       case "stop":
-        void this.#connections.stop().then(() => {
+        void this.#connections.stop(message.drainMs).then(() => {
           this.#lastTicket = message.ticket;
           this.#loop.soon(() => {});
         });
