@@ -134,6 +134,8 @@ export function listenTcp(
         accept(await listener.accept());
       } catch (thrown) {
         if (closed) return;
+        // Its client has reset it already. To pause for that would let one agent close this to all.
+        if (thrown instanceof Deno.errors.NotConnected) continue;
         log.warn("accepting on {address} failed: {error}", { address, error: messageOf(thrown) });
         await pause(RETRY_MS);
       }

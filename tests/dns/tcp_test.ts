@@ -8,11 +8,16 @@ import { Resolver } from "../../lib/dns/resolver.ts";
 import { listenTcp } from "../../lib/dns/tcp.ts";
 import { UpstreamClient } from "../../lib/dns/upstream.ts";
 import { LookupLimits } from "../../lib/dns/limits.ts";
+import { beginConnect, closeDescriptor, discardUnsent } from "../../lib/linux/tcp.ts";
+import { Ip } from "../../lib/net/ip.ts";
+import { eventually } from "../eventually.ts";
 import { encodeQuery } from "./oracle.ts";
 import { NO_OPENER, ownAddress, ownPort, TestDirectory, TestPolicy } from "./support.ts";
 
-/** A client of a listener that waits 200 ms for progress. */
-async function withClient(run: (conn: Deno.TcpConn) => Promise<void>): Promise<void> {
+/** A listener that waits 200 ms for progress. */
+async function withListener(
+  run: (server: { readonly hostname: string; readonly port: number }) => Promise<void>,
+): Promise<void> {
   const agents = new TestDirectory();
   agents.add("127.0.0.1", "coder");
   const filter = new DnsFilter({
@@ -26,9 +31,15 @@ async function withClient(run: (conn: Deno.TcpConn) => Promise<void>): Promise<v
   });
   const [hostname, port] = [ownAddress(), ownPort()];
   const listener = listenTcp(filter, hostname, port, { idleMs: 200 });
-  using conn = await Deno.connect({ hostname, port });
-  await run(conn);
+  await run({ hostname, port });
   await listener.close();
+}
+
+async function withClient(run: (conn: Deno.TcpConn) => Promise<void>): Promise<void> {
+  await withListener(async (server) => {
+    using conn = await Deno.connect(server);
+    await run(conn);
+  });
 }
 
 /** Settles when the server closed the connection. */
@@ -56,5 +67,23 @@ Deno.test("a client that asks without ever reading is closed", async () => {
     await assert.rejects(async () => {
       for (;;) await writeTcpMessage(conn, query);
     });
+  });
+});
+
+Deno.test("a client that resets connections before they are accepted holds nobody up", async () => {
+  await withListener(async (server) => {
+    const ip = Ip.parse(server.hostname);
+    assert(ip !== null);
+    // All before the listener gets its turn, as a client elsewhere can.
+    for (let i = 0; i < 400; i++) {
+      const fd = beginConnect(ip, server.port);
+      discardUnsent(fd);
+      closeDescriptor(fd);
+    }
+    using conn = await Deno.connect(server);
+    await writeTcpMessage(conn, encodeQuery("blocked.test", "A"));
+    let isAnswered = false;
+    void readTcpMessage(conn).then((reply) => isAnswered = reply !== null);
+    await eventually(() => isAnswered);
   });
 });
