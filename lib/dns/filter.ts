@@ -103,6 +103,8 @@ interface Asked {
   readonly query: Query;
   readonly source: QuerySource;
   readonly agent: Agent;
+  /** Queries that this one is refused for; absent: one. */
+  readonly attempts?: number;
 }
 
 /** A query for a name that rules can name. */
@@ -122,6 +124,8 @@ interface Outcome {
   readonly reason: Reason;
   /** Absent or null: no policy was asked. */
   readonly judgement?: Judgement | null;
+  /** Absent: one. */
+  readonly attempts?: number;
   /** See {@linkcode Decision.upstreamMs}. */
   readonly upstreamMs?: number | null;
 }
@@ -199,12 +203,15 @@ export class DnsFilter implements PacketHandler {
     });
   }
 
-  /** The refusal of a `packet` that comes faster than its source may send. As {@linkcode handle}. */
-  refuseExcess(packet: Uint8Array, source: QuerySource): Handled {
+  /**
+   * The refusal of a `packet` that comes faster than its source may send. As {@linkcode handle}.
+   * @param attempts Queries that it stands for.
+   */
+  refuseExcess(packet: Uint8Array, source: QuerySource, attempts = 1): Handled {
     return this.#withAgent(packet, source, (agent, parsed) => {
       return agent === null || parsed.kind !== "query"
         ? this.#handleFrom(agent, parsed, source)
-        : this.#fail({ query: parsed.query, source, agent }, "query_rate", null);
+        : this.#fail({ query: parsed.query, source, agent, attempts }, "query_rate", null);
     });
   }
 
@@ -471,7 +478,7 @@ export class DnsFilter implements PacketHandler {
 
   /** Counts and records what became of one packet; returns the decision's id. */
   #record(outcome: Outcome): string {
-    const { agent, source, query, verdict, reason, judgement, upstreamMs } = outcome;
+    const { agent, source, query, verdict, reason, judgement, attempts = 1, upstreamMs } = outcome;
     const attempt = query === null ? {} : {
       host: outcome.hostname?.name ?? nameText(query.question.name),
       recordType: typeName(query.question.type),
@@ -487,8 +494,9 @@ export class DnsFilter implements PacketHandler {
       reason,
       rule,
       ...(upstreamMs === undefined ? {} : { upstreamMs }),
+      ...(attempts === 1 ? {} : { count: attempts }),
     });
-    this.#total++;
+    this.#total += attempts;
     if (verdict === "allow") this.#allowed++;
     return id;
   }

@@ -75,13 +75,42 @@ export class QueryBuckets<Source> {
   }
 }
 
+/**
+ * One refusal for each source in this time. Each is a record, and a client that need not wait for
+ * replies could make 50,000 a second, which would push everybody else's out of log and history.
+ */
+const REFUSE_EVERY_MS = 100;
+
+/** What a source sent beyond its rate. */
+interface Excess {
+  readonly refusedAtMs: number;
+  /** Queries since, which were not refused one by one. */
+  dropped: number;
+}
+
 /** The filter behind the limit on the rate of each source. */
 export class Admission implements PacketHandler {
+  readonly #excess = new Map<string, Excess>();
+
   constructor(readonly filter: DnsFilter, readonly buckets: QueryBuckets<string>) {}
 
+  /** As {@linkcode DnsFilter.handle}; silence also where a refusal stands for this query, too. */
   handle(packet: Uint8Array, source: QuerySource): Handled {
-    return this.buckets.admits(source.address)
-      ? this.filter.handle(packet, source)
-      : this.filter.refuseExcess(packet, source);
+    if (this.buckets.admits(source.address)) return this.filter.handle(packet, source);
+    const attempts = this.#refusedAttempts(source.address);
+    return attempts === null ? null : this.filter.refuseExcess(packet, source, attempts);
+  }
+
+  /** How many queries of `source` a refusal stands for now; null: none is due. */
+  #refusedAttempts(source: string): number | null {
+    const now = this.buckets.now();
+    const excess = this.#excess.get(source);
+    if (excess !== undefined && now - excess.refusedAtMs < REFUSE_EVERY_MS) {
+      excess.dropped++;
+      return null;
+    }
+    if (this.#excess.size >= MAX_SOURCES) this.#excess.clear();
+    this.#excess.set(source, { refusedAtMs: now, dropped: 0 });
+    return 1 + (excess?.dropped ?? 0);
   }
 }

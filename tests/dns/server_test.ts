@@ -1,6 +1,6 @@
 /** The DNS filter on real sockets; gateways are loopback addresses of the test's own. */
 import assert from "node:assert/strict";
-import { DecisionLog } from "../../lib/decision.ts";
+import { type Decision, DecisionLog } from "../../lib/decision.ts";
 import { readTcpMessage, writeTcpMessage } from "../../lib/dns/framing.ts";
 import { LookupError } from "../../lib/dns/lookup.ts";
 import type { Rate } from "../../lib/rate.ts";
@@ -183,7 +183,7 @@ Deno.test("blocked names and strangers are refused over real sockets (ADV-DNS-02
   assert.deepEqual([queries_total, queries_allowed, queries_blocked], [2, 0, 2]);
 });
 
-Deno.test("a source that asks faster than it may is refused for that, by UDP and TCP", async () => {
+Deno.test("a source that asks faster than it may is refused for that", async () => {
   await using world = new World(RULES, good, { queryRate: { count: 3, windowSecs: 3600 } });
   const gateway = ownAddress();
   await world.server.serve([gateway]);
@@ -200,6 +200,31 @@ Deno.test("a source that asks faster than it may is refused for that, by UDP and
   );
   const reasons = world.decisions.recent().map(({ reason }) => reason);
   assert.deepEqual(reasons, ["rule", "rule", "rule", "query_rate", "rule"]);
+});
+
+Deno.test("a flood by TCP is refused once, hung up on, and counted: its records displace nobody's", async () => {
+  await using world = new World(RULES, good, { queryRate: { count: 3, windowSecs: 3600 } });
+  const gateway = ownAddress();
+  await world.server.serve([gateway]);
+  const startedMs = performance.now();
+  const flood = async (): Promise<void> => {
+    using conn = await world.connect(gateway);
+    const query = Uint8Array.of(0, QUERY.length, ...QUERY);
+    await conn.write(Uint8Array.from(Array.from({ length: 50 }, () => [...query]).flat()));
+    while (await readTcpMessage(conn).catch(() => null) !== null);
+  };
+  const refusals = (): readonly Decision[] =>
+    world.decisions.recent().filter(({ reason }) => reason === "query_rate");
+  await eventually(async () => {
+    await flood();
+    return refusals().length > 3;
+  });
+  assert(refusals().length <= 1 + (performance.now() - startedMs) / 100, "one in 100 ms");
+  assert((refusals().at(-1)?.count ?? 1) > 1, "a refusal stands for what was dropped before it");
+  assert.deepEqual(new Set(world.upstream.names), new Set(["a.test"]));
+  const { queries_total, queries_allowed } = world.server.status();
+  const attempts = refusals().reduce((sum, { count = 1 }) => sum + count, 0);
+  assert.deepEqual([queries_total, queries_allowed], [3 + attempts, 3]);
 });
 
 Deno.test("queries pipelined on one TCP connection are all answered (RFC 7766 §6.2.1)", async () => {
