@@ -204,14 +204,14 @@ export class DnsFilter implements PacketHandler {
   }
 
   /**
-   * The refusal of a `packet` that comes faster than its source may send. As {@linkcode handle}.
+   * The refusal, for `reason`, of a `packet` too many. As {@linkcode handle}.
    * @param attempts Queries that it stands for.
    */
-  refuseExcess(packet: Uint8Array, source: QuerySource, attempts = 1): Handled {
+  refuseExcess(packet: Uint8Array, source: QuerySource, reason: Reason, attempts = 1): Handled {
     return this.#withAgent(packet, source, (agent, parsed) => {
       return agent === null || parsed.kind !== "query"
         ? this.#handleFrom(agent, parsed, source)
-        : this.#fail({ query: parsed.query, source, agent, attempts }, "query_rate", null);
+        : this.#fail({ query: parsed.query, source, agent, attempts }, reason, null);
     });
   }
 
@@ -224,7 +224,7 @@ export class DnsFilter implements PacketHandler {
     try {
       const agent = this.#parts.agents.identify(source.address);
       const handled = agent instanceof Promise
-        ? agent.then((known) => then(known, parsed))
+        ? this.#whenIdentified(agent, parsed, source, then)
         : then(agent, parsed);
       if (!(handled instanceof Promise)) return handled;
       return handled.catch((thrown: unknown) => this.#giveUp(parsed, source, thrown));
@@ -234,14 +234,31 @@ export class DnsFilter implements PacketHandler {
     }
   }
 
+  async #whenIdentified(
+    identifying: Promise<Agent | null>,
+    parsed: ParsedQuery,
+    source: QuerySource,
+    then: (agent: Agent | null, parsed: ParsedQuery) => Handled,
+  ): Promise<Uint8Array | null> {
+    const { limits } = this.#parts;
+    if (!limits.mayWait(source.address)) {
+      identifying.catch(() => {}); // It is reported to those who wait for it.
+      return this.#failUnjudged(parsed, source, "limit");
+    }
+    return await then(await limits.track(source.address, identifying), parsed);
+  }
+
   /** S007-FR-032: what went wrong is not answered, and not asked upstream. */
   #giveUp(parsed: ParsedQuery, source: QuerySource, thrown: unknown): Uint8Array | null {
     log.error("a query from {source} failed: {error}", {
       source: source.address,
       error: messageOf(thrown),
     });
+    return this.#failUnjudged(parsed, source, "internal_error");
+  }
+
+  #failUnjudged(parsed: ParsedQuery, source: QuerySource, reason: Reason): Uint8Array | null {
     const query = parsed.kind === "query" ? parsed.query : null;
-    const reason = "internal_error";
     const id = this.#record({ agent: null, source, query, verdict: "block", reason });
     if (query === null) return null;
     const ede = { code: ExtendedError.BLOCKED, text: `${BLOCKED_TEXT} ${id}` };
@@ -295,12 +312,8 @@ export class DnsFilter implements PacketHandler {
     const refusal = limits.refusal(agent, hostname, judgement.verdict);
     if (refusal === "name_shape") return this.#block(asked, refusal, judgement);
     if (refusal !== null) return this.#fail(asked, refusal, judgement);
-    try {
-      const asking = limits.track(agent, resolver.ask(question, dnssecOk));
-      return this.#whenResolved(asked, asking, question.type);
-    } catch (thrown) {
-      return this.#failUpstream(asked, judgement, thrown);
-    }
+    const asking = limits.track(agent.address, resolver.ask(question, dnssecOk));
+    return this.#whenResolved(asked, asking, question.type);
   }
 
   async #whenResolved(
@@ -397,9 +410,9 @@ export class DnsFilter implements PacketHandler {
     }
     const { limits, opener } = this.#parts;
     // Asking for one cached name again and again must not fill the kernel's transactions.
-    if (!limits.mayWait(agent)) return this.#fail(asked, "limit", judgement);
+    if (!limits.mayWait(agent.address)) return this.#fail(asked, "limit", judgement);
     const learned = { agent, hostname, addresses, openings, lifeSecs };
-    return this.#whenOpened(asked, passing, limits.track(agent, opener.open(learned)));
+    return this.#whenOpened(asked, passing, limits.track(agent.address, opener.open(learned)));
   }
 
   async #whenOpened(

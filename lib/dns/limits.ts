@@ -8,7 +8,7 @@ import type { Reason } from "../decision.ts";
 import type { Hostname } from "../net/host.ts";
 import type { Verdict } from "../rules/types.ts";
 import type { MonotonicClock } from "./cache.ts";
-import { Waiting } from "./waiting.ts";
+import { Shares } from "./shares.ts";
 
 /** The longest label that honest software makes up: a SHA-256 in base 32. */
 const MAX_LABEL_CHARACTERS = 52;
@@ -22,6 +22,12 @@ const MAX_LABELS = 34;
  */
 const MAX_NAMES = 120;
 const NAME_WINDOW_MS = 60_000;
+
+/** A resolver's worth of parallel new names; a browser has a few dozen. */
+const MAX_WAITING_PER_AGENT = 128;
+
+/** Of all agents together: each look-up may hold a socket until every upstream had its time. */
+const MAX_WAITING = 1024;
 
 /** Whether a name looks like data in disguise. */
 function isTunnelShaped({ name }: Hostname): boolean {
@@ -63,31 +69,36 @@ export interface LookupLimitOptions {
 
 /** Decides whether an allowed name that is not cached may be asked for upstream. */
 export class LookupLimits {
-  readonly #waiting: Waiting;
+  readonly #waiting: Shares<string>;
   readonly #names: NameBudget;
 
   constructor(options: LookupLimitOptions = {}) {
-    this.#waiting = new Waiting(options.maxWaiting);
+    this.#waiting = new Shares(MAX_WAITING, options.maxWaiting ?? MAX_WAITING_PER_AGENT);
     const now = options.now ?? ((): number => performance.now());
     this.#names = new NameBudget(options.maxNames ?? MAX_NAMES, now);
   }
 
-  /** Whether `agent` may wait for one more answer. */
-  mayWait(agent: Agent): boolean {
-    return this.#waiting.admits(agent.address);
+  /** Whether the agent at `address` may wait for one thing more. */
+  mayWait(address: string): boolean {
+    return this.#waiting.hasRoomFor(address);
   }
 
   /** Why `agent` may not have `hostname` asked for, or null; counts the name when it may. */
   refusal(agent: Agent, hostname: Hostname, verdict: Verdict): Reason | null {
-    if (!this.mayWait(agent)) return "limit";
+    if (!this.mayWait(agent.address)) return "limit";
     if (verdict.dns?.namesHost === true) return null;
     if (isTunnelShaped(hostname)) return "name_shape";
     const rule = verdict.rule?.id ?? "";
     return this.#names.admits(agent.address, rule, hostname.name) ? null : "name_rate";
   }
 
-  /** Counts `awaited` as what `agent` waits for until it settles; returns its outcome. */
-  track<T>(agent: Agent, awaited: Promise<T>): Promise<T> {
-    return this.#waiting.track(agent.address, awaited);
+  /** Counts `awaited` as what the agent at `address` waits for until it settles; returns its outcome. */
+  async track<T>(address: string, awaited: Promise<T>): Promise<T> {
+    this.#waiting.take(address);
+    try {
+      return await awaited;
+    } finally {
+      this.#waiting.release(address);
+    }
   }
 }

@@ -72,7 +72,7 @@ async function ask(
     const message = `${hostname.name} was not asked for: ${reason}`;
     throw new LookupError("limit", message, refusalBy(judgement, reason));
   }
-  return await limits.track(agent, resolver.ask(question, false));
+  return await limits.track(agent.address, resolver.ask(question, false));
 }
 
 /**

@@ -98,7 +98,9 @@ export class Admission implements PacketHandler {
   handle(packet: Uint8Array, source: QuerySource): Handled {
     if (this.buckets.admits(source.address)) return this.filter.handle(packet, source);
     const attempts = this.#refusedAttempts(source.address);
-    return attempts === null ? null : this.filter.refuseExcess(packet, source, attempts);
+    return attempts === null
+      ? null
+      : this.filter.refuseExcess(packet, source, "query_rate", attempts);
   }
 
   /** How many queries of `source` a refusal stands for now; null: none is due. */

@@ -4,9 +4,6 @@ import { cacheKey, type DnsCache } from "./cache.ts";
 import type { Question } from "./message.ts";
 import { type UpstreamClient, UpstreamError } from "./upstream.ts";
 
-/** Upstream queries at once: each holds a socket for up to the time limit of every upstream. */
-const MAX_IN_FLIGHT = 512;
-
 /** An answer and where it came from. */
 export interface Resolution {
   readonly answer: Answer;
@@ -16,13 +13,13 @@ export interface Resolution {
   readonly upstreamMs: number | null;
 }
 
-/** Where answers come from. Knows no policy: whoever asks has judged before. */
+/** Where answers come from. Knows neither policy nor limits: whoever asks has seen to both. */
 export interface AnswerSource {
   /** The answer to `question`, when it is cached. */
   cached(question: Question, dnssecOk: boolean): Resolution | null;
   /**
    * The upstreams' answer to `question`.
-   * @throws UpstreamError (or rejects with it) when no upstream answers, or too many are waiting.
+   * @throws UpstreamError (rejects with it) when no upstream answers.
    */
   ask(question: Question, dnssecOk: boolean): Promise<Resolution>;
 }
@@ -43,9 +40,6 @@ export class Resolver implements AnswerSource {
     const key = cacheKey(question, dnssecOk);
     const waiting = this.#inFlight.get(key);
     if (waiting !== undefined) return waiting;
-    if (this.#inFlight.size >= MAX_IN_FLIGHT) {
-      throw new UpstreamError(`${MAX_IN_FLIGHT} upstream queries are waiting already`);
-    }
     const asking = this.#ask(key, question, dnssecOk).finally(() => this.#inFlight.delete(key));
     this.#inFlight.set(key, asking);
     return asking;

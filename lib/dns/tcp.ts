@@ -5,6 +5,7 @@ import { pause } from "../pause.ts";
 import type { PacketHandler } from "./filter.ts";
 import { readTcpMessage, writeTcpMessage } from "./framing.ts";
 import type { Listener } from "./listener.ts";
+import { Shares } from "./shares.ts";
 
 const log = logger("dns");
 
@@ -112,20 +113,25 @@ export function listenTcp(
 ): Listener {
   const listener = Deno.listen({ transport: "tcp", hostname: address, port });
   const connections = new Map<Connection, Promise<void>>();
+  const shares = new Shares<string>(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SOURCE);
   let closed = false;
   let draining = false;
 
   function accept(conn: Deno.TcpConn): void {
     if (draining) return conn.close();
     const source = conn.remoteAddr.hostname;
-    const fromSource = [...connections.keys()].filter((other) => other.source === source).length;
-    if (connections.size >= MAX_CONNECTIONS || fromSource >= MAX_CONNECTIONS_PER_SOURCE) {
+    if (!shares.hasRoomFor(source)) {
       log.debug("too many TCP connections; one of {source} is closed", { source });
       conn.close();
       return;
     }
     const connection = new Connection(conn, filter, source, limits.idleMs ?? IDLE_MS);
-    connections.set(connection, connection.serve().then(() => void connections.delete(connection)));
+    shares.take(source);
+    const served = connection.serve().then(() => {
+      shares.release(source);
+      connections.delete(connection);
+    });
+    connections.set(connection, served);
   }
 
   async function serve(): Promise<void> {

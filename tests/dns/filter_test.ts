@@ -619,6 +619,19 @@ Deno.test("D12: one agent cannot have the kernel open more and more at once", as
   assert.equal((await world.ask("a.test")).rcode, "NOERROR");
 });
 
+Deno.test("packets of one source that wait to be identified are bounded, too", async () => {
+  const gate = Promise.withResolvers<null>();
+  await using world = new World([], answers(a("a.test", "1.1.1.1")), {
+    agents: { identify: () => gate.promise },
+    maxWaiting: 2,
+  });
+  const waiting = [world.ask("a.test"), world.ask("a.test")];
+  assert.equal((await world.ask("a.test")).rcode, "SERVFAIL");
+  assert.equal(world.decision().reason, "limit");
+  gate.resolve(null);
+  for (const reply of await Promise.all(waiting)) assert.equal(reply.rcode, "REFUSED");
+});
+
 const broken: readonly (readonly [string, Overrides])[] = [
   ["the rules throw", {
     judge: () => {

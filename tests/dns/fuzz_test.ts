@@ -87,7 +87,8 @@ Deno.test(`the UDP worker's responder decides ${PACKETS} mutated packets as the 
   const opener = NO_OPENER;
   const parts = { agents, judge, generation, decisions, resolver, limits, opener };
   const filter = new DnsFilter(parts);
-  const responder = new Responder(new Shared(), { count: 1e9, windowSecs: 1 });
+  const shared = new Shared();
+  const responder = new Responder(shared, { count: 1e9, windowSecs: 1 });
   responder.update({ kind: "policy", ticket: 1, epoch: 0, policy: policy.data });
   responder.update({ kind: "agent", agent });
   const hostname = Hostname.parse("example.com");
@@ -121,7 +122,10 @@ Deno.test(`the UDP worker's responder decides ${PACKETS} mutated packets as the 
     responder.tick(nowMs);
     if (i % 500 === 0) responder.update({ kind: "agent", agent });
     const answered = respond(responder, packet);
-    if (answered === HAND_OVER) continue;
+    if (answered === HAND_OVER) {
+      shared.addTakenPackets(1);
+      continue;
+    }
     const expected = await filter.handle(packet, source);
     replayable(packet, () => {
       assert.equal(answered === null, expected === null);

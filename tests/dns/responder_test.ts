@@ -173,6 +173,26 @@ Deno.test("who floods has nothing saved up when it is heard again", () => {
   assert.equal(answered(10), 2);
 });
 
+Deno.test("what is too much to be handed over is refused once in a report, and counted", () => {
+  const world = new World([{ id: "all", condition: 'dns.query.endsWith(".test")' }]);
+  const { responder } = world;
+  const packet = query("new.test");
+  const responses = Array.from(
+    { length: 300 },
+    () => responder.respond(ADDRESS, packet, 0, packet.length),
+  );
+  assert.equal(responses.filter((response) => response === HAND_OVER).length, 256);
+  const [refusal, ...others] = responses.filter((response) => response instanceof Uint8Array);
+  assert(refusal !== undefined && others.length === 0);
+  assert.equal(decode(refusal).rcode, "SERVFAIL");
+  const { decisions, dropped } = world.reader.read(responder.report());
+  assert.deepEqual(
+    decisions.map(({ agent, reason, count }) => [agent?.name, reason, count]),
+    [["coder", "limit", 44]],
+  );
+  assert.equal(dropped, 0);
+});
+
 Deno.test("a flood of ever new questions is bounded in replies and outlines", () => {
   const world = new World([]);
   for (let i = 0; i < 9000; i++) {

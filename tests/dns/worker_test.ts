@@ -4,6 +4,7 @@ import { type Decision, DecisionLog } from "../../lib/decision.ts";
 import { DnsServer } from "../../lib/dns/server.ts";
 import type { Rate } from "../../lib/rate.ts";
 import type { AddressOpener, LearnedAddresses, OpenedAddresses } from "../../lib/dns/opener.ts";
+import { UdpBatch, UdpSocket } from "../../lib/linux/udp.ts";
 import type { PolicyData } from "../../lib/rules/policy.ts";
 import { eventually } from "../eventually.ts";
 import { labTest } from "../lab/requirements.ts";
@@ -42,6 +43,33 @@ class Client implements Disposable {
   async ask(name: string, type = "A"): Promise<OracleMessage> {
     await this.send(encodeQuery(name, type, { opt: {} }));
     return await this.receive();
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket.close();
+  }
+}
+
+/** A client for when this thread must not wait: it is the main isolate, and busy. */
+class BusyClient implements Disposable {
+  readonly #socket: UdpSocket;
+  readonly #to = new Uint8Array(16);
+  readonly #batch = new UdpBatch(1, 4096, 0);
+
+  constructor(address: string, gateway: string, port: number) {
+    this.#socket = UdpSocket.bind(address, ownPort());
+    // struct sockaddr_in: family, port, address.
+    this.#to.set([2, 0, port >> 8, port & 0xff, ...gateway.split(".").map(Number)]);
+  }
+
+  send(name: string): void {
+    this.#socket.send(this.#to, new Uint8Array(encodeQuery(name, "A", { opt: {} })));
+  }
+
+  /** A reply that has come already. */
+  received(): OracleMessage | null {
+    if (this.#batch.receive(this.#socket.fd) === 0) return null;
+    return decode(this.#batch.received.slice(0, this.#batch.take(0)));
   }
 
   [Symbol.dispose](): void {
@@ -294,6 +322,33 @@ Deno.test("of a greater flood, what the kernel drops for us is counted as well",
   assert(excess() > sent / 2, "under its reason, as far as it can be told who sent them");
   using other = world.newClient("other");
   assert.deepEqual(addresses(await other.ask("a.test")), ["93.184.216.34"]);
+});
+
+Deno.test("while the main isolate is busy, an agent that asks much costs another one no packet", async () => {
+  await using world = await World.create([{ id: "all", condition: 'dns.query.endsWith(".test")' }]);
+  const { client, gateway, port } = world;
+  await world.settled("a.test");
+  using greedy = new BusyClient(client.address, gateway, port);
+  using other = world.newClient("other");
+  using modest = new BusyClient(other.address, gateway, port);
+  let reply: OracleMessage | null = null;
+  // Nothing is awaited, so nothing is taken from the worker meanwhile.
+  for (let sent = 0; reply === null; sent++) {
+    assert(sent < 100_000, "it is refused some time");
+    greedy.send(`n${sent}.test`);
+    reply = greedy.received();
+  }
+  assert.equal(reply.rcode, "SERVFAIL");
+  modest.send("b.test");
+  let answer: OracleMessage | null = null;
+  await eventually(() => (answer = modest.received()) !== null);
+  assert.deepEqual(answer === null ? null : addresses(answer), ["93.184.216.34"]);
+  await world.server.settle();
+  const id = /decision (\w+)$/.exec(edeOf(reply)?.text ?? "")?.[1] ?? "";
+  assert.deepEqual(
+    [world.decisions.find(id)?.reason, world.decisions.find(id)?.agent?.name],
+    ["limit", "coder"],
+  );
 });
 
 Deno.test("a packet longer than any query is dropped, and the next one is answered", async () => {

@@ -77,7 +77,7 @@ export class WorkerHandle {
         this.#tickets.settle(message.ticket);
         break;
       case "queries":
-        this.#shared.addUntakenPackets(-message.queries.length);
+        this.#shared.addTakenPackets(message.queries.length);
         this.#events.onQueries(message.fd, message.queries);
         break;
       case "report":

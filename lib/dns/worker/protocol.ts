@@ -90,14 +90,11 @@ export interface Start {
  */
 export const LEASE_MS = 1000;
 
-/** Packets handed over that the main isolate has not taken yet: above it they are dropped. */
-export const MAX_UNTAKEN_PACKETS = 1024;
-
 /** Reports of activity that the main isolate has not read yet: above it the next one waits. */
 export const MAX_UNREAD_REPORTS = 8;
 
 const EPOCH = 0;
-const UNTAKEN_PACKETS = 1;
+const TAKEN_PACKETS = 1;
 const UNREAD_REPORTS = 2;
 const CELLS = 3;
 
@@ -128,12 +125,13 @@ export class Shared {
     return Atomics.add(this.#cells, EPOCH, 1) + 1;
   }
 
-  get untakenPackets(): number {
-    return Atomics.load(this.#cells, UNTAKEN_PACKETS);
+  /** How many of the packets handed over the main isolate has taken; 32 bits, which wrap around. */
+  get takenPackets(): number {
+    return Atomics.load(this.#cells, TAKEN_PACKETS);
   }
 
-  addUntakenPackets(count: number): void {
-    Atomics.add(this.#cells, UNTAKEN_PACKETS, count);
+  addTakenPackets(count: number): void {
+    Atomics.add(this.#cells, TAKEN_PACKETS, count);
   }
 
   get unreadReports(): number {

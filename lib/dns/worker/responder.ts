@@ -4,7 +4,7 @@
  * cannot settle on the spot is handed over.
  */
 import type { Agent } from "../../agents.ts";
-import type { Decision } from "../../decision.ts";
+import type { Decision, Reason } from "../../decision.ts";
 import type { Rate } from "../../rate.ts";
 import { decide } from "../../rules/decide.ts";
 import { buildPolicy, type Policy } from "../../rules/policy.ts";
@@ -14,12 +14,13 @@ import { LookupLimits } from "../limits.ts";
 import { QueryBuckets } from "../rate.ts";
 import type { AnswerSource } from "../resolver.ts";
 import { ttlOffsets } from "../ttl.ts";
+import { Backlog } from "./backlog.ts";
 import { Floods } from "./floods.ts";
 import { Journal } from "./journal.ts";
 import { LEASE_MS, type Report, type Shared, type ToWorker } from "./protocol.ts";
 import { KnownReplies, type KnownReply } from "./replies.ts";
 
-/** The main isolate has to handle the packet. */
+/** The main isolate has to handle the packet, and is to be given it at once. */
 export const HAND_OVER = Symbol("hand over");
 
 /** What comes of a packet: a reply with any id, silence, or {@linkcode HAND_OVER}. */
@@ -41,7 +42,10 @@ interface Lease {
   renewAtMs: number;
 }
 
-/** The newest decision about a source that asks too fast. */
+/** Why a source is refused once in each report, and then only counted. */
+type ExcessReason = Extract<Reason, "query_rate" | "limit">;
+
+/** The newest decision about a source that asks for too much. */
 interface Excess {
   readonly outline: number;
   decision: number;
@@ -87,7 +91,11 @@ export class Responder {
   readonly #filter: DnsFilter;
   readonly #replies = new KnownReplies();
   readonly floods: Floods;
-  readonly #excess = new Map<number, Excess>();
+  readonly #excess: Readonly<Record<ExcessReason, Map<number, Excess>>> = {
+    query_rate: new Map(),
+    limit: new Map(),
+  };
+  readonly #backlog: Backlog;
   #renewals: string[] = [];
   #policy: Policy | null = null;
   #agent: Agent | null = null;
@@ -98,6 +106,7 @@ export class Responder {
 
   constructor(shared: Shared, rate: Rate) {
     this.#shared = shared;
+    this.#backlog = new Backlog(shared);
     // What happened before belongs to a predecessor; this one knows nothing, and needs a policy.
     this.#epoch = shared.epoch;
     this.#buckets = new QueryBuckets(rate, () => this.#nowMs);
@@ -196,7 +205,7 @@ export class Responder {
 
   #forgetReplies(): void {
     this.#replies.clear();
-    this.#excess.clear();
+    for (const sources of Object.values(this.#excess)) sources.clear();
     this.journal.closeOutlines();
   }
 
@@ -220,15 +229,18 @@ export class Responder {
     const lease = this.#leases.get(address);
     const isKnown = lease !== undefined && this.#nowMs < lease.untilMs &&
       this.#epoch === this.#shared.epoch;
-    if (isWithinRate && !isKnown) return HAND_OVER;
-    if (lease === undefined) return this.#drop();
-    if (isWithinRate) {
+    if (isWithinRate && isKnown) {
       if (this.#nowMs >= lease.renewAtMs) this.#renew(lease);
       const known = this.#replies.find(address, bytes, start, length, this.#nowMs);
       if (known !== undefined && known.agent === lease.agent) return this.#again(known);
     }
     const packet = bytes.subarray(start, start + length);
-    if (!isWithinRate) return this.#refuseExcess(lease.agent, address, packet);
+    if (isWithinRate && !isKnown) return this.#handOver(lease?.agent, address, packet);
+    if (lease === undefined) return this.#drop();
+    if (!isWithinRate) {
+      this.floods.exceeded(address);
+      return this.#refuse("query_rate", lease.agent, address, packet);
+    }
     if (this.journal.isFull) return this.#drop();
     return this.#filterFrom(lease.agent, address, packet);
   }
@@ -273,13 +285,18 @@ export class Responder {
     try {
       const reply = this.#filter.handle(packet, { address: agent.address, transport: "udp" });
       // A promise would mean that a part of this isolate waits for something: none does.
-      if (reply instanceof Promise) return HAND_OVER;
+      if (reply instanceof Promise) return this.#handOver(agent, address, packet);
       this.#remember(agent, address, packet, reply);
       return reply;
     } catch (thrown) {
-      if (thrown instanceof NotHere) return HAND_OVER;
+      if (thrown instanceof NotHere) return this.#handOver(agent, address, packet);
       throw thrown;
     }
+  }
+
+  #handOver(agent: Agent | undefined, address: number, packet: Uint8Array): Response {
+    if (this.#backlog.admits(address)) return HAND_OVER;
+    return agent === undefined ? this.#drop() : this.#refuse("limit", agent, address, packet);
   }
 
   #remember(agent: Agent, address: number, packet: Uint8Array, reply: Uint8Array | null): void {
@@ -303,10 +320,15 @@ export class Responder {
   }
 
   /** One refusal for each source and report; the rest of a flood is only counted. */
-  #refuseExcess(agent: Agent, address: number, packet: Uint8Array): Uint8Array | null {
+  #refuse(
+    reason: ExcessReason,
+    agent: Agent,
+    address: number,
+    packet: Uint8Array,
+  ): Uint8Array | null {
     const { journal } = this;
-    this.floods.exceeded(address);
-    const excess = this.#excess.get(address);
+    const sources = this.#excess[reason];
+    const excess = sources.get(address);
     if (excess !== undefined && excess.report === journal.report) {
       journal.repeat(excess.decision);
       return null;
@@ -314,8 +336,9 @@ export class Responder {
     if (journal.isFull) return this.#drop();
     this.#makeRoom();
     this.#agent = agent;
-    const reply = this.#filter.refuseExcess(packet, { address: agent.address, transport: "udp" });
-    this.#excess.set(address, {
+    const source = { address: agent.address, transport: "udp" } as const;
+    const reply = this.#filter.refuseExcess(packet, source, reason);
+    sources.set(address, {
       outline: journal.newestOutline,
       decision: journal.newest,
       report: journal.report,
@@ -336,7 +359,7 @@ export class Responder {
   dropped(packets: number, muted: ReadonlySet<number>): void {
     const { journal } = this;
     const [source, ...others] = muted;
-    const excess = source === undefined ? undefined : this.#excess.get(source);
+    const excess = source === undefined ? undefined : this.#excess.query_rate.get(source);
     if (excess === undefined || others.length > 0) return journal.drop(packets);
     if (excess.report === journal.report) return journal.repeat(excess.decision, packets);
     if (journal.isFull) return journal.drop(packets);

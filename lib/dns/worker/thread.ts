@@ -15,7 +15,6 @@ import {
   type FromWorker,
   type HandedOver,
   MAX_UNREAD_REPORTS,
-  MAX_UNTAKEN_PACKETS,
   Shared,
   type Start,
   type ToWorker,
@@ -153,19 +152,10 @@ class Thread {
         }
       }
       batch.flush(fd);
-      if (handedOver.length > 0) this.#handOver(fd, handedOver);
+      if (handedOver.length > 0) this.#post({ kind: "queries", fd, queries: handedOver });
       if (count < BATCH_PACKETS) break;
     }
     return packets;
-  }
-
-  #handOver(fd: number, packets: readonly HandedOver[]): void {
-    const room = Math.max(0, MAX_UNTAKEN_PACKETS - this.#shared.untakenPackets);
-    const queries = packets.slice(0, room);
-    for (let i = queries.length; i < packets.length; i++) this.#responder.journal.drop();
-    if (queries.length === 0) return;
-    this.#shared.addUntakenPackets(queries.length);
-    this.#post({ kind: "queries", fd, queries });
   }
 
   /**
