@@ -5,7 +5,7 @@
 import { Cidr } from "../net/cidr.ts";
 import { isUnder } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";
-import { FACTS, isTooLarge } from "./facts.ts";
+import { FACTS } from "./facts.ts";
 import { type Constant, type Expr, type FunctionName, scalarsIn } from "./ir.ts";
 import type { FactName } from "./language.ts";
 import {
@@ -64,12 +64,15 @@ function strict2(
 
 /** Reads a fact; one that is larger than the cost bound assumes is a failure. */
 function fact(name: FactName): Value {
-  const { read, items, characters } = FACTS[name];
+  const { read, characters } = FACTS[name];
   const tooLarge = new Failure(`${name} is too large`);
   return (evaluation) => {
     const value = read(evaluation.facts);
     if (value === undefined) return evaluation.missing(name);
-    return isTooLarge(value, items, characters) ? tooLarge : value;
+    const isLarge = typeof value === "string"
+      ? value.length > characters
+      : typeof value === "object" && evaluation.isTooLarge(name, value);
+    return isLarge ? tooLarge : value;
   };
 }
 

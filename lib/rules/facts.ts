@@ -81,8 +81,7 @@ class Allowance {
 }
 
 /** Whether a fact's value is larger than the cost bound assumes. */
-export function isTooLarge(value: unknown, items: number, characters: number): boolean {
-  if (typeof value === "string") return value.length > characters;
-  if (typeof value !== "object" || value === null) return false;
+export function isTooLarge(name: FactName, value: unknown): boolean {
+  const { items, characters } = FACTS[name];
   return !new Allowance(items, characters).take(value, MAX_DEPTH);
 }

@@ -7,6 +7,7 @@
  * one bit, and `&&`, `||` and `!` are bit operations. Nothing here throws; a failure is a value,
  * because an exception in a block rule must block and not escape (decision D9).
  */
+import { isTooLarge } from "./facts.ts";
 import type { FactName } from "./language.ts";
 import type { Facts } from "./types.ts";
 
@@ -53,12 +54,25 @@ export class Evaluation {
   readonly variables: unknown[] = [];
   /** Why the last failing part failed, for the operator. */
   failure = "";
+  #tooLarge: Map<FactName, boolean> | null = null;
 
   /**
    * @param facts What is known.
    * @param pending What is not known yet and will be: {@linkcode PENDING_FACTS} of the layer.
    */
   constructor(readonly facts: Facts, readonly pending: ReadonlySet<FactName>) {}
+
+  /**
+   * Whether a fact that is a list or a map is larger than the cost bound assumes. It is looked at once,
+   * however many rules read it: that takes longer than most conditions.
+   */
+  isTooLarge(name: FactName, value: unknown): boolean {
+    const known = this.#tooLarge?.get(name);
+    if (known !== undefined) return known;
+    const result = isTooLarge(name, value);
+    (this.#tooLarge ??= new Map()).set(name, result);
+    return result;
+  }
 
   /** What stands for a fact that is not there. */
   missing(fact: FactName): Unknown {
