@@ -193,6 +193,46 @@ Deno.test("what is too much to be handed over is refused once in a report, and c
   assert.equal(dropped, 0);
 });
 
+Deno.test("nobody is blamed for the flood of whoever has their address by now", () => {
+  const world = new World([], [60, 100], { count: 100, windowSecs: 1 });
+  const { responder, reader } = world;
+  const packet = query("x.test");
+  const flood = (): void => {
+    for (let i = 0; i < 300; i++) responder.respond(ADDRESS, packet, 0, packet.length);
+  };
+  const blamed = (): (readonly [string | undefined, number | undefined])[] =>
+    reader.read(responder.report()).decisions.filter(({ reason }) => reason === "query_rate")
+      .map(({ agent, count }) => [agent?.name, count]);
+  responder.lookAtFloods();
+  flood();
+  responder.update({ kind: "forget", epoch: 0, what: "agents" });
+  flood();
+  responder.tick(25);
+  assert(responder.lookAtFloods(), "muted all the same");
+  responder.dropped(1000, new Set([ADDRESS]));
+  assert.deepEqual(blamed(), [["coder", 200]]);
+  world.lease({ ...AGENT, name: "other" });
+  flood();
+  responder.dropped(1000, new Set([ADDRESS]));
+  assert.deepEqual(blamed().map(([name]) => name), ["other"]);
+});
+
+Deno.test("an agent that does nothing but flood is asked for again before its lease ends", () => {
+  const world = new World([], [60, 100], { count: 1, windowSecs: 3600 });
+  const { responder } = world;
+  const packet = query("x.test");
+  for (const tickMs of [0, 400, 600, 700]) {
+    responder.tick(tickMs);
+    responder.respond(ADDRESS, packet, 0, packet.length);
+  }
+  assert.deepEqual(responder.takeRenewals(), [AGENT.address]);
+  responder.tick(5000);
+  world.lease(AGENT);
+  responder.tick(8000);
+  responder.respond(ADDRESS, packet, 0, packet.length);
+  assert.deepEqual(responder.takeRenewals(), [AGENT.address], "and when it has ended");
+});
+
 Deno.test("a flood of ever new questions is bounded in replies and outlines", () => {
   const world = new World([]);
   for (let i = 0; i < 9000; i++) {

@@ -196,6 +196,7 @@ export class Responder {
 
   #endLeases(): void {
     for (const lease of this.#leases.values()) lease.untilMs = Number.NEGATIVE_INFINITY;
+    this.#forgetExcess();
   }
 
   #forgetAnswers(): void {
@@ -203,9 +204,13 @@ export class Responder {
     this.#forgetReplies();
   }
 
+  #forgetExcess(): void {
+    for (const sources of Object.values(this.#excess)) sources.clear();
+  }
+
   #forgetReplies(): void {
     this.#replies.clear();
-    for (const sources of Object.values(this.#excess)) sources.clear();
+    this.#forgetExcess();
     this.journal.closeOutlines();
   }
 
@@ -229,14 +234,17 @@ export class Responder {
     const lease = this.#leases.get(address);
     const isKnown = lease !== undefined && this.#nowMs < lease.untilMs &&
       this.#epoch === this.#shared.epoch;
-    if (isWithinRate && isKnown) {
-      if (this.#nowMs >= lease.renewAtMs) this.#renew(lease);
+    if (isKnown && this.#nowMs >= lease.renewAtMs) this.#renew(lease);
+    if (isKnown && isWithinRate) {
       const known = this.#replies.find(address, bytes, start, length, this.#nowMs);
       if (known !== undefined && known.agent === lease.agent) return this.#again(known);
     }
     const packet = bytes.subarray(start, start + length);
-    if (isWithinRate && !isKnown) return this.#handOver(lease?.agent, address, packet);
-    if (lease === undefined) return this.#drop();
+    if (!isKnown) {
+      return isWithinRate
+        ? this.#handOver(null, address, packet)
+        : this.#dropUnknown(lease, address);
+    }
     if (!isWithinRate) {
       this.floods.exceeded(address);
       return this.#refuse("query_rate", lease.agent, address, packet);
@@ -278,6 +286,19 @@ export class Responder {
     return null;
   }
 
+  /**
+   * Drops what is beyond the rate of whoever is at `address` by now: to refuse it would be to say that
+   * the agent did it who was there last.
+   */
+  #dropUnknown(last: Lease | undefined, address: number): null {
+    if (last !== undefined) {
+      this.floods.exceeded(address);
+      for (const sources of Object.values(this.#excess)) sources.delete(address);
+      if (this.#nowMs >= last.renewAtMs) this.#renew(last);
+    }
+    return this.#drop();
+  }
+
   #filterFrom(agent: Agent, address: number, packet: Uint8Array): Response {
     this.#makeRoom();
     this.#agent = agent;
@@ -294,9 +315,10 @@ export class Responder {
     }
   }
 
-  #handOver(agent: Agent | undefined, address: number, packet: Uint8Array): Response {
+  /** @param agent Null: it is not known who is at `address`. */
+  #handOver(agent: Agent | null, address: number, packet: Uint8Array): Response {
     if (this.#backlog.admits(address)) return HAND_OVER;
-    return agent === undefined ? this.#drop() : this.#refuse("limit", agent, address, packet);
+    return agent === null ? this.#drop() : this.#refuse("limit", agent, address, packet);
   }
 
   #remember(agent: Agent, address: number, packet: Uint8Array, reply: Uint8Array | null): void {
