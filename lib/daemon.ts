@@ -58,8 +58,9 @@ import { lastSequence } from "./record/table.ts";
 import { ContainerRules } from "./rules/container.ts";
 import { emptyPolicy } from "./rules/policy.ts";
 import { Status } from "./status/status.ts";
-import { databasePath, openDatabase } from "./store/database.ts";
+import { databasePath } from "./store/database.ts";
 import { GrantStore } from "./store/grants.ts";
+import { openState, type State } from "./store/state.ts";
 import { VERSION } from "./version.ts";
 
 const NO_PROXY: ProxyService = {
@@ -90,6 +91,7 @@ class Daemon {
   readonly #lines = new DecisionLines();
   readonly #history: History;
   readonly #records: DecisionRecords;
+  readonly #state: State;
   readonly #policy: ActivePolicy;
   readonly #observations = new Observations((keys) => this.#policy.observe(keys));
   readonly #bridges: Bridges;
@@ -119,7 +121,8 @@ class Daemon {
       config.proxy !== null,
       (path) => this.#requests.isWithdrawn(path),
     );
-    const database = openDatabase(config.stateDir);
+    this.#state = openState(config.stateDir);
+    const { database } = this.#state;
     this.#requests = new RuleRequests({
       database,
       rulesDir: config.rulesDir,
@@ -550,6 +553,7 @@ class Daemon {
       proxy: this.#proxy,
       docker: this.#docker,
       history: this.#history,
+      state: this.#state,
       observations: this.#observations,
       agentSocketPath: this.#config.agentSocketPath,
     });

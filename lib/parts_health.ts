@@ -21,6 +21,8 @@ export interface Parts {
   readonly proxy: Pick<ProxyServer, "status" | "workerHealth"> | null;
   readonly docker: Healthy;
   readonly history: Healthy;
+  /** Null unless the state was found damaged. */
+  readonly state: Healthy<PartHealth | null>;
   /** Null while nobody is observed. */
   readonly observations: Healthy<PartHealth | null>;
   readonly agentSocketPath: string;
@@ -31,7 +33,6 @@ export async function healthOf(parts: Parts): Promise<readonly PartHealth[]> {
   const bridge = await parts.bridge.status();
   const dns = parts.dns.status();
   const isEnforcing = bridge.up && bridge.nftables === "active";
-  const observation = parts.observations.health();
   return [
     {
       name: "bridge",
@@ -49,7 +50,7 @@ export async function healthOf(parts: Parts): Promise<readonly PartHealth[]> {
     ...proxyHealth(parts.proxy),
     parts.docker.health(),
     parts.history.health(),
-    ...(observation === null ? [] : [observation]),
+    ...[parts.state.health(), parts.observations.health()].filter((part) => part !== null),
     agentSocketHealth(parts.agentSocketPath),
   ];
 }

@@ -4,6 +4,8 @@
  */
 /// <reference lib="deno.worker" />
 import { messageOf } from "../errors.ts";
+import { isDamage } from "../store/database.ts";
+import { markDamaged } from "../store/state.ts";
 import type { FromWriter, ToWriter } from "./protocol.ts";
 import { type Bounds, DecisionTable, type Extent } from "./table.ts";
 
@@ -34,6 +36,7 @@ class Writer {
       this.#extent = this.#table.extent();
     } catch (thrown) {
       this.#table.close();
+      if (isDamage(thrown)) markDamaged(path);
       throw thrown;
     }
   }

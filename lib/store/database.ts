@@ -1,6 +1,7 @@
 /** The state database (decision D15): one SQLite file in the state directory, written ahead (WAL). */
+import { statfsSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { messageOf, OutcallError } from "../errors.ts";
 
 /** What brings a database from each version to the next; the position is the version. */
@@ -76,8 +77,8 @@ export function databasePath(directory: string): string {
 
 /**
  * Opens the database in `directory`, making both where they are missing, for our user alone.
- * @throws OutcallError `store.failed` (500): a state that cannot be read must not be taken for an
- * empty one.
+ * @throws OutcallError (500) `store.damaged`, `store.full`, or `store.failed` for anything else: a state
+ * that cannot be read must not be taken for an empty one.
  */
 export function openDatabase(directory: string): DatabaseSync {
   const path = databasePath(directory);
@@ -94,11 +95,51 @@ export function openDatabase(directory: string): DatabaseSync {
       throw thrown;
     }
   } catch (cause) {
-    throw new OutcallError(500, "store.failed", `${path} cannot be used: ${messageOf(cause)}`, {
+    throw failure(path, cause);
+  }
+}
+
+/** How SQLite's messages begin for SQLITE_NOTADB and SQLITE_CORRUPT, and ours for a failed check. */
+const DAMAGE = [
+  "file is not a database",
+  "database disk image is malformed",
+  "malformed database schema",
+  "it is damaged",
+];
+
+/** Whether what was thrown says that the database is damaged, and not only out of reach. */
+export function isDamage(thrown: unknown): boolean {
+  return DAMAGE.some((beginning) => messageOf(thrown).startsWith(beginning));
+}
+
+/** An empty database needs as much, with the files that SQLite has beside it. */
+const ROOM_BYTES = 256 * 1024;
+
+function failure(path: string, cause: unknown): OutcallError {
+  const message = `${path} cannot be used: ${messageOf(cause)}`;
+  if (isDamage(cause)) return new OutcallError(500, "store.damaged", message, { cause });
+  const free = freeBytes(dirname(path));
+  // On a full disk SQLite says no more than "disk I/O error" where its index of the log has no room.
+  if (free === null || free >= ROOM_BYTES) {
+    return new OutcallError(500, "store.failed", message, {
       cause,
-      hint:
-        "Check its owner, mode and disk; move a damaged file away to start with an empty state.",
+      hint: "Check the owner, the mode and the disk of that file and its directory.",
     });
+  }
+  const left = `${Math.floor(free / 1024)} KiB are free there`;
+  return new OutcallError(500, "store.full", `${message} (${left})`, {
+    cause,
+    hint: `Make room (${ROOM_BYTES / 1024} KiB will do), or name another place with --state-dir.`,
+  });
+}
+
+/** Bytes of the file system that are free for us; null: there is no such directory. */
+function freeBytes(directory: string): number | null {
+  try {
+    const { bavail, bsize } = statfsSync(directory);
+    return bavail * bsize;
+  } catch {
+    return null;
   }
 }
 

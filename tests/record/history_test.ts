@@ -1,16 +1,30 @@
 /** The history's threads: what is on disk after a crash, and what a bad disk costs. */
 import assert from "node:assert/strict";
 import { DecisionLog } from "../../lib/decision.ts";
+import { OutcallError } from "../../lib/errors.ts";
 import { History } from "../../lib/record/history.ts";
 import { HistoryLookup } from "../../lib/record/lookup.ts";
 import { DecisionRecords } from "../../lib/record/records.ts";
 import { DecisionTable } from "../../lib/record/table.ts";
 import { databasePath, openDatabase } from "../../lib/store/database.ts";
+import { GrantStore } from "../../lib/store/grants.ts";
+import { openState } from "../../lib/store/state.ts";
 import { eventually } from "../eventually.ts";
 import { labTest } from "../lab/requirements.ts";
 import { blockedName } from "./support.ts";
 
 const BOUNDS = { maxBytes: 256 * 1024 ** 2, maxAgeMs: 86_400_000 };
+
+const GRANT = {
+  id: "4f0c2a91",
+  container_id: "a1b2",
+  address: "10.200.0.2",
+  destination: "93.184.216.34",
+  protocol: "tcp",
+  port: 443,
+  host: null,
+  expires_ms: null,
+} as const;
 
 /** A decision log with its history in a directory. */
 class World implements AsyncDisposable {
@@ -37,7 +51,7 @@ class World implements AsyncDisposable {
   }
 }
 
-async function withDirectory(test: (directory: string) => Promise<void>): Promise<void> {
+async function withDirectory(test: (directory: string) => Promise<void> | void): Promise<void> {
   const directory = Deno.makeTempDirSync();
   try {
     openDatabase(directory).close();
@@ -123,6 +137,14 @@ labTest(
       Deno.mkdirSync(disk);
       await run("mount", "-t", "tmpfs", "-o", "size=24m", "outcall-test", disk);
       try {
+        Deno.writeFileSync(`${disk}/ballast`, new Uint8Array(24 * 1024 ** 2 - 8192));
+        assert.throws(() => openState(`${disk}/none`), (thrown) => {
+          assert.ok(thrown instanceof OutcallError);
+          assert.equal(thrown.code, "store.full");
+          assert.match(thrown.message, /none\/outcall\.db .*\([0-8] KiB are free there\)/);
+          return true;
+        });
+        Deno.removeSync(`${disk}/ballast`);
         openDatabase(disk).close();
         Deno.writeFileSync(`${disk}/ballast`, new Uint8Array(23 * 1024 ** 2));
         await using world = new World(disk);
@@ -169,6 +191,51 @@ Deno.test("a damaged history is said, and neither the rest of the state nor deci
     const { decisions, incomplete } = await records.query({ limit: 20_000 });
     assert.ok(decisions.some(({ id }) => id === made.id));
     assert.match(incomplete ?? "", /^the history cannot be read: /);
+  }));
+
+Deno.test("after a damaged history the next start has a new one, and requests and grants as before", () =>
+  withDirectory(async (directory) => {
+    new GrantStore(openDatabase(directory)).put(GRANT);
+    {
+      await using world = new World(directory);
+      for (let i = 0; i < 5_000; i++) world.log.record(blockedName(`h${i}.test`));
+    }
+    damage(directory);
+    {
+      await using world = new World(directory);
+      await eventually(() => world.history.health().state === "degraded");
+    }
+    const state = openState(directory);
+    assert.match(state.health()?.detail ?? "", /was damaged and is now .*grants were kept/);
+    assert.deepEqual(new GrantStore(state.database).list(0), [GRANT]);
+    state.database.close();
+    {
+      await using world = new World(directory);
+      const { id } = world.log.record(blockedName("again.test"));
+      await eventually(() => world.history.counters.written === 1);
+      assert.equal(world.history.health().state, "ok");
+      assert.equal((await world.records.query({ limit: 10 })).decisions[0]?.id, id);
+    }
+    const after = openState(directory);
+    assert.equal(after.health(), null);
+    after.database.close();
+  }));
+
+Deno.test("a state that cannot be read is set aside, and an empty one takes its place", () =>
+  withDirectory((directory) => {
+    const path = databasePath(directory);
+    new GrantStore(openDatabase(directory)).put(GRANT);
+    const garbage = new Uint8Array(8192).fill(0xa5);
+    Deno.writeFileSync(path, garbage);
+    Deno.writeFileSync(`${path}-wal`, garbage);
+    assert.throws(() => openDatabase(directory), { code: "store.damaged" });
+    const { database, health } = openState(directory);
+    assert.match(health()?.detail ?? "", /grants of before are lost/);
+    assert.deepEqual(new GrantStore(database).list(0), []);
+    database.close();
+    const aside = [...Deno.readDirSync(directory)].map(({ name }) => name)
+      .find((name) => /\.damaged-.*Z$/.test(name));
+    assert.deepEqual(Deno.readFileSync(`${directory}/${aside}`), garbage);
   }));
 
 /** Overwrites pages that hold decisions. */
