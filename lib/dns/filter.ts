@@ -4,7 +4,7 @@
  * The order is the point: who asks, what is asked, whether policy admits it, and only then the cache
  * or an upstream. Whatever goes wrong on the way ends in a refusal, never in an answer.
  */
-import type { Agent, AgentDirectory } from "../agents.ts";
+import { type Agent, type AgentDirectory, isSameAgent } from "../agents.ts";
 import type { Decision, NewDecision, Reason } from "../decision.ts";
 import { messageOf, OutcallError } from "../errors.ts";
 import { hostInLog, logger } from "../log.ts";
@@ -199,7 +199,8 @@ export class DnsFilter implements PacketHandler {
    */
   handle(packet: Uint8Array, source: QuerySource): Handled {
     return this.#withAgent(packet, source, (agent, parsed) => {
-      return this.#handleFrom(agent, parsed, source);
+      const handled = this.#handleFrom(agent, parsed, source);
+      return handled instanceof Promise ? this.#toWhoAsked(agent, source, handled) : handled;
     });
   }
 
@@ -246,6 +247,18 @@ export class DnsFilter implements PacketHandler {
       return this.#failUnjudged(parsed, source, "limit");
     }
     return await then(await limits.track(source.address, identifying), parsed);
+  }
+
+  /** A reply that took a while is for `agent`, and not for whoever has its address by then. */
+  async #toWhoAsked(
+    agent: Agent | null,
+    { address }: QuerySource,
+    replying: Promise<Uint8Array | null>,
+  ): Promise<Uint8Array | null> {
+    const reply = await replying;
+    // Whom nobody knew was judged as nobody: that answer may go to anybody.
+    if (agent === null || agent.name === "") return reply;
+    return isSameAgent(agent, await this.#parts.agents.identify(address)) ? reply : null;
   }
 
   /** S007-FR-032: what went wrong is not answered, and not asked upstream. */

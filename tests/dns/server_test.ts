@@ -202,6 +202,32 @@ Deno.test("a source that asks faster than it may is refused for that", async () 
   assert.deepEqual(reasons, ["rule", "rule", "rule", "query_rate", "rule"]);
 });
 
+Deno.test("an answer that comes late is for who asked, not for the next agent at that address (S013)", async () => {
+  const { promise: pause, resolve: goOn } = Promise.withResolvers<void>();
+  await using world = new World(RULES, async (question) => {
+    await pause;
+    return await good(question);
+  });
+  const gateway = ownAddress();
+  await world.server.serve([gateway]);
+  const socket = Deno.listenDatagram({ transport: "udp", hostname: CLIENT, port: 0 });
+  const server = { transport: "udp", hostname: gateway, port: world.port } as const;
+  await socket.send(QUERY, server);
+  using conn = await world.connect(gateway);
+  await writeTcpMessage(conn, QUERY);
+  await eventually(() => world.policy.judged === 2);
+  world.agents.add(CLIENT, "next");
+  world.server.forgetAgents();
+  goOn();
+  assert.equal(await readTcpMessage(conn), null);
+  // The next agent's own answer is the first one that comes.
+  await socket.send(encodeQuery("a.test", "A", { id: 7 }), server);
+  assert.equal(decode((await socket.receive())[0]).id, 7);
+  socket.close();
+  const agents = world.decisions.recent().map(({ agent }) => agent?.name);
+  assert.deepEqual(agents, ["coder", "coder", "next"]);
+});
+
 Deno.test("a flood by TCP is refused once, hung up on, and counted: its records displace nobody's", async () => {
   await using world = new World(RULES, good, { queryRate: { count: 3, windowSecs: 3600 } });
   const gateway = ownAddress();
