@@ -3,6 +3,7 @@ import { restrictedRange } from "../net/restricted.ts";
 import { messageOf } from "../errors.ts";
 import { logger } from "../log.ts";
 import type { Judge, Judgement } from "../policy.ts";
+import type { RequestReads } from "../rules/reads.ts";
 import {
   DEFAULT_BODY_BYTES,
   type Egress,
@@ -29,9 +30,21 @@ export interface Admission {
   readonly maxBodyBytes: number;
 }
 
+/** The policy in force at this moment. */
+export interface PolicyInForce {
+  readonly judge: Judge;
+  /** What its rules look at. */
+  readonly reads: () => RequestReads;
+}
+
 /** Judges every reading; one that no rule allows decides what is recorded, else the first one. */
-export function admit(judge: Judge, layer: Layer, readings: readonly Reading[]): Admission {
-  const admitted = readings.map((reading) => admitReading(judge, layer, reading));
+export function admit(
+  { judge, reads }: PolicyInForce,
+  layer: Layer,
+  readings: readonly Reading[],
+): Admission {
+  const admitted = reads().distinct(readings)
+    .map((reading) => admitReading(judge, layer, reading));
   const [first, ...others] = admitted;
   if (first === undefined) throw new TypeError("nothing to judge");
   if (others.length === 0) return first;
@@ -76,7 +89,7 @@ function judgeSafely(judge: Judge, layer: Layer, facts: Reading["facts"]): Judge
  * restricted one unless the rule says so, and the rules hear which one it is.
  */
 export function admitAddress(
-  judge: Judge,
+  policy: PolicyInForce,
   readings: readonly Reading[],
   { ip, isLocal }: Destination,
 ): Admission {
@@ -87,7 +100,7 @@ export function admitAddress(
     });
   }
   const admission = admit(
-    judge,
+    policy,
     "dial",
     readings.map((reading) => ({ ...reading, facts: withAddress(reading.facts, ip) })),
   );

@@ -36,9 +36,9 @@ export async function tunnel(
   }
   const facts = tunnelFacts(host, request.port, exchange.agent);
   const readings: readonly Reading[] = [{ facts, ambiguity: null }];
-  const connectAdmission = exchange.hold(() => admit(context.judge, "connect", readings));
+  const connectAdmission = exchange.hold(() => admit(context, "connect", readings));
   const admitTo = (destination: Destination): Admission =>
-    admitAddress(context.judge, readings, destination);
+    admitAddress(context, readings, destination);
   // A literal address can be judged now, while there is still an answer to give.
   if (host instanceof Ip) (await locate(context, exchange, host)).forEach(admitTo);
 
@@ -49,7 +49,7 @@ export async function tunnel(
   // little: the name was not looked at.
   const anyBytes = connectAdmission.tls === "any";
   const admission = anyBytes
-    ? exchange.hold(() => assertAnyBytes(admit(context.judge, "connect", readings)))
+    ? exchange.hold(() => assertAnyBytes(admit(context, "connect", readings)))
     : await admitServerName(context, client, request, exchange, readings);
   const dialled = await dial(
     context,
@@ -80,7 +80,7 @@ async function admitServerName(
   readings: readonly Reading[],
 ): Promise<Admission> {
   assertNames(await readClientHello(client, context), request);
-  return exchange.hold(() => admit(context.judge, "sni", readings));
+  return exchange.hold(() => admit(context, "sni", readings));
 }
 
 async function readClientHello(

@@ -1,7 +1,7 @@
 /** What the proxy needs of the daemon around it. */
 import type { Agent } from "../agents.ts";
 import type { Host } from "../net/host.ts";
-import type { Judge } from "../policy.ts";
+import type { PolicyInForce } from "./admission.ts";
 import type { Destination } from "./destination.ts";
 import type { EventLoop } from "./loop.ts";
 import type { Tunnels } from "./tunnels.ts";
@@ -42,8 +42,7 @@ export const DEFAULT_LIMITS: ProxyLimits = {
 };
 
 /** The parts that handling a request uses. */
-export interface ProxyContext {
-  readonly judge: Judge;
+export interface ProxyContext extends PolicyInForce {
   /**
    * Where a host is, by the daemon's own resolver, without any address policy. Rejects with a
    * {@linkcode LookupError}.

@@ -61,10 +61,10 @@ export async function forward(
   const { target } = request;
   const outgoing = fieldsForUpstream(request);
   const readings = readingsOf(request, outgoing, exchange.agent);
-  const admission = exchange.hold(() => admit(context.judge, "http", readings));
+  const admission = exchange.hold(() => admit(context, "http", readings));
   const bodyLimit = new BodyLimit(request.body);
   const admitTo = (destination: Destination): Admission =>
-    bodyLimit.obey(admitAddress(context.judge, readings, destination));
+    bodyLimit.obey(admitAddress(context, readings, destination));
   const origin = hostFieldValue(target.host, target.port);
   const mayShare = isRepeatable(request);
   const kept = spare.take(mayShare ? origin : "");

@@ -2,7 +2,7 @@
 import type { Machine } from "../lab/machine.ts";
 import { denoCommand } from "../lab/product.ts";
 import type { ClientJob, ClientTask } from "./client.ts";
-import { judgingUs } from "./judging.ts";
+import { ambiguousUs, judgingUs } from "./judging.ts";
 import { ALLOWED_NAMES, NAME_COUNT } from "./names.ts";
 import { startPeer } from "./peers/peer.ts";
 import { PROXIES } from "./peers/proxies.ts";
@@ -128,6 +128,12 @@ export async function proxySuite(
   report(compare({
     ...{ suite: "proxy", case: "policy's own cost of a tunnel", unit: "µs", better: "lower" },
     ours: await judgingUs(SERVER, RULES),
+    peers: {},
+  }));
+  report(compare({
+    ...{ suite: "proxy", case: `most ambiguous request, rules about headers: ${RULES}` },
+    ...{ unit: "µs", better: "lower" },
+    ours: ambiguousUs(RULES),
     peers: {},
   }));
 }

@@ -8,6 +8,7 @@ import { asRefusal, Refusal } from "../../lib/proxy/refusal.ts";
 import { ProxyServer } from "../../lib/proxy/server.ts";
 import { ConnectionClosed } from "../../lib/proxy/socket.ts";
 import { UnexpectedEnd } from "../../lib/proxy/stream.ts";
+import { RequestReads } from "../../lib/rules/reads.ts";
 import { eventually } from "../eventually.ts";
 import { labTest } from "../lab/requirements.ts";
 import { HungThread, workerThreads } from "../threads.ts";
@@ -63,8 +64,11 @@ Deno.test("an address that is not known to Docker yet is judged without a name, 
 });
 
 Deno.test("a policy that throws blocks (S006-FR-023, S006-EC-008)", () => {
-  const broken = (): never => {
-    throw new Error("broken policy");
+  const broken = {
+    judge: (): never => {
+      throw new Error("broken policy");
+    },
+    reads: () => new RequestReads([]),
   };
   for (const layer of ["connect", "http", "dial"] as const) {
     assert.throws(

@@ -14,6 +14,7 @@ import { Ip } from "../../net/ip.ts";
 import type { Judge } from "../../policy.ts";
 import { decide } from "../../rules/decide.ts";
 import { buildPolicy, emptyPolicy, type Policy } from "../../rules/policy.ts";
+import { RequestReads } from "../../rules/reads.ts";
 import type { RuleFailure } from "../../rules/types.ts";
 import { Connections } from "../connections.ts";
 import type { Destination } from "../destination.ts";
@@ -75,6 +76,7 @@ class Thread {
   readonly #asked = new Map<number, (answer: ToThread) => void>();
   #lastQuestion = 0;
   #policy: Policy = emptyPolicy(0);
+  #reads = new RequestReads([]);
   #failures: RuleFailure[] = [];
   #dials: Dial[] = [];
   #hasNews = false;
@@ -95,6 +97,7 @@ class Thread {
       tunnels: this.#tunnels,
       counters: new SharedCounters(counters),
       judge: this.#judge,
+      reads: () => this.#reads,
       identify: (address) => this.#identify(address),
       locate: (host, agent) => this.#locate(host, agent),
       onDial: (durationMs, isConnected) => this.#dials.push({ durationMs, isConnected }),
@@ -183,6 +186,7 @@ class Thread {
         return this.#done(message.ticket);
       case "policy":
         this.#policy = buildPolicy(message.policy);
+        this.#reads = new RequestReads(message.policy.rules.map(({ expr }) => expr));
         this.#places.clear();
         return this.#done(message.ticket, this.#connections.rejudge());
       case "agents":
