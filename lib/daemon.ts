@@ -15,7 +15,6 @@ import { hostApp } from "./api/host.ts";
 import { admitOperator, operatorSocketAccess } from "./api/operators.ts";
 import type { ApiApp } from "./api/router.ts";
 import type { HostServices, ProxyService } from "./api/services.ts";
-import { assertPlaceFree } from "./api/socket_file.ts";
 import { serveUnix, type UnixServer } from "./api/unix_server.ts";
 import { Bridges } from "./bridge/bridge.ts";
 import { FirewallCounters } from "./bridge/drops/counters.ts";
@@ -24,6 +23,7 @@ import { isManagedName } from "./bridge/names.ts";
 import type { Segment } from "./bridge/segment.ts";
 import { Watch } from "./bridge/watch.ts";
 import { checkCaFiles } from "./ca_files.ts";
+import { claimFirewall } from "./claim.ts";
 import type { DaemonConfig } from "./config.ts";
 import { DecisionLog } from "./decision.ts";
 import { DecisionLines } from "./decision_log_line.ts";
@@ -566,7 +566,7 @@ class Daemon {
  */
 function* stepsOf(config: DaemonConfig): Generator<Step, void> {
   // A second daemon would close what the first one serves, and protect nothing that is not protected.
-  assertPlaceFree(config.socketPath);
+  claimFirewall();
   const bridges = new Bridges({
     name: config.bridge,
     subnetBlock: config.subnetBlock,

@@ -6,6 +6,7 @@
 import { connect } from "node:net";
 import { basename, dirname, isAbsolute, join } from "node:path";
 import { messageOf, OutcallError } from "../errors.ts";
+import { tryLock } from "../lock_file.ts";
 
 /** Length of sun_path without its final NUL (unix(7)). */
 const MAX_PATH_BYTES = 107;
@@ -118,30 +119,9 @@ function assertFits(path: string, fresh: string): void {
  * containers, where anybody could lock it and keep the daemon from starting.
  */
 function lockPlace(path: string): Deno.FsFile {
-  const name = join(dirname(path), `.${basename(path)}.lock`);
-  const found = lstatIfThere(name);
-  if (found !== null && !found.isFile) {
-    throw new OutcallError(500, "socket.bind", `${name} exists and is not a file`, {
-      hint: "Remove it.",
-    });
-  }
-  const file = Deno.openSync(name, { write: true, create: true, mode: 0o600 });
-  if (file.tryLockSync(true)) return file;
-  file.close();
-  throw inUse(path);
-}
-
-/**
- * For the very start of a daemon, before it touches what belongs to another one that lives. Whatever
- * else is wrong with the path is found out behind the firewall, by {@linkcode placeSocket}.
- * @throws OutcallError `socket.in_use`
- */
-export function assertPlaceFree(path: string): void {
-  try {
-    lockPlace(path).close();
-  } catch (thrown) {
-    if (thrown instanceof OutcallError && thrown.code === "socket.in_use") throw thrown;
-  }
+  const lock = tryLock(join(dirname(path), `.${basename(path)}.lock`));
+  if (lock === null) throw inUse(path);
+  return lock;
 }
 
 /** Clears the way when `path` is a socket that nobody listens on. */

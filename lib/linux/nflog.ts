@@ -112,14 +112,17 @@ export function parseLoggedPacket(message: NetlinkMessage): LoggedPacket | null 
   };
 }
 
+/** The kernel gives out no higher process ids (PID_MAX_LIMIT). */
+const MAX_PID = 4_194_304;
+
 /**
  * The process that listens to a group in this network namespace, by what the kernel lists: the
- * netlink address that it gives first is the process id.
+ * netlink address that it gives first is the process id. Further ones of a process are made up.
  */
 export function listenerOf(group: number, listing: string): number | null {
   for (const line of listing.split("\n")) {
     const [listed, portId] = line.trim().split(/\s+/);
-    if (listed === `${group}` && portId !== undefined) return Number(portId);
+    if (listed === `${group}`) return Number(portId) <= MAX_PID ? Number(portId) : null;
   }
   return null;
 }

@@ -85,7 +85,7 @@ while True:
 `;
 
 labTest(
-  "SIGTERM: a response under way arrives, tunnels end, who comes new is told so, and nobody else gets the port while it is open",
+  "a second daemon is refused; SIGTERM: a response under way arrives, tunnels end, who comes new is told so, and nobody else gets the port while it is open",
   {
     tools: TOOLS,
   },
@@ -113,6 +113,16 @@ labTest(
         .stdout;
     await eventually(async () => (await lab.cli("proxy", "status")).stdout.includes("2 total"));
     assert.equal(await status(), "403");
+    const second = await lab.host.run([
+      ...["outcalld", "--socket", "/tmp/second.sock", "--agent-socket", "/tmp/second-agent.sock"],
+      ...["--bridge", "second0", "--state-dir", "/tmp/second"],
+    ]);
+    assert.equal(second.code, 1);
+    assert.match(second.stderr, /another outcalld has the firewall of this host/);
+    assert.ok(
+      !daemon.log.some((line) => line.includes("was changed")),
+      "a second one touches nothing",
+    );
     const squatter = lab.host.spawn(["python3", "-c", SQUATTER]);
     const knock = agent.spawn(["python3", "-c", KNOCK]);
 
