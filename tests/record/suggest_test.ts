@@ -198,6 +198,18 @@ Deno.test("nothing recorded can break out of its place in the file (CWE-94)", ()
   for (const char of ["\u001b", "\u202e"]) assert.ok(!suggestion.file.includes(char));
 });
 
+Deno.test("more hosts than anybody reads are left out, and that is said", () => {
+  const recorded = Array.from({ length: 503 }, (_, i) => connect(`host${i}.d${i}.org`, 1_000 + i));
+  const suggestion = suggested([...recorded, connect("host0.d0.org", 1_000)]);
+  assert.equal(policyIn(suggestion).rules.length, 500);
+  assert.equal(suggestion.covered, 501);
+  assert.deepEqual(suggestion.notCovered.map(({ count, why }) => [count, why]), [
+    [1, "it is too much for one set"],
+    [1, "it is too much for one set"],
+    [1, "it is too much for one set"],
+  ]);
+});
+
 Deno.test("paths: exact where few, folders where many, everything only where nothing else covers", () => {
   const many = (folder: string): string[] => Array.from({ length: 5 }, (_, i) => `${folder}f${i}`);
   assert.equal(pathClause(["/a", "/a", "/b"]).clause, 'http.path in ["/a", "/b"]');

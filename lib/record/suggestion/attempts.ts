@@ -10,6 +10,9 @@ import { meaningOf } from "../advice.ts";
 /** Kinds of attempts that are covered; more would make no rule set that anybody reads. */
 const MAX_KINDS = 2_000;
 
+/** Their hosts: each may need a rule of its own, and every rule costs the daemon's time to prove. */
+const MAX_HOSTS = 500;
+
 /** Their names and paths together: agents choose these, and a rule file has a limit of its own. */
 const MAX_LENGTH = 256 * 1024;
 
@@ -65,6 +68,7 @@ function exclusion(decision: Decision, includeBlocked: boolean): string | null {
 export class Attempts {
   readonly kinds = new Map<string, Kind>();
   readonly #left = new Map<string, Left>();
+  readonly #hosts = new Set<string>();
   #length = 0;
 
   constructor(policy: Policy, recorded: Iterable<Decision>, request: SuggestionRequest) {
@@ -103,11 +107,18 @@ export class Attempts {
     const steps = walkOf(decision);
     if (steps.length === 0) return this.leave(text, count, "no rule can name it");
     if (isAdmitted(policy, steps)) return; // by a rule that is in force by now
-    if (this.kinds.size >= MAX_KINDS || this.#length + key.length > MAX_LENGTH) {
+    if (!this.#hasRoomFor(subject, key.length)) {
       return this.leave(text, count, "it is too much for one set");
     }
     this.#length += key.length;
+    if ("host" in subject) this.#hosts.add(subject.host);
     this.kinds.set(key, { subject, steps, text, count });
+  }
+
+  #hasRoomFor(subject: Subject, length: number): boolean {
+    const isNewHost = "host" in subject && !this.#hosts.has(subject.host);
+    return this.kinds.size < MAX_KINDS && this.#length + length <= MAX_LENGTH &&
+      !(isNewHost && this.#hosts.size >= MAX_HOSTS);
   }
 
   /** @param key Of the kind that it would be. */
