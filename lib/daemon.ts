@@ -215,7 +215,12 @@ class Daemon {
       queryRate: config.dnsQueryRate,
       agents,
       judge,
+      evaluate: (layer, facts) => ({
+        verdict: this.#policy.evaluate(layer, facts),
+        generation: this.#policy.generation,
+      }),
       generation: () => this.#policy.generation,
+      agentAddresses: () => this.#bridges.agentAddresses(),
       decisions: this.#decisions,
     });
     this.#proxy = config.proxy === null ? null : new ProxyServer({

@@ -190,7 +190,7 @@ export class HostClient {
     return this.#calls.get(replies.dnsStatus, "/api/v1/dns");
   }
 
-  /** Whether `name` would resolve for the agent named `agent` (absent: one without a name). */
+  /** What a query for `name` by the agent named `agent` (absent: one without a name) would get. */
   dnsTest(name: string, type: string, agent?: string): Promise<DnsTestResult> {
     return this.#calls.get(replies.dnsTestResult, "/api/v1/dns/test", { name, type, agent });
   }

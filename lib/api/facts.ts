@@ -1,6 +1,6 @@
 /** The facts of a dry run, from JSON: checked strictly, and normalised as the enforcing layers do. */
 import { z } from "zod";
-import { RecordType, typeName } from "../dns/codes.ts";
+import { RecordType, typeName, typeNumber } from "../dns/codes.ts";
 import { Hostname, parseHost } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";
 import type { RequestSpec } from "../rules/request.ts";
@@ -28,25 +28,28 @@ const headers = z.record(z.string(), z.string()).transform((record) =>
   Object.fromEntries(Object.entries(record).map(([name, value]) => [name.toLowerCase(), value]))
 );
 
-/** A DNS record type as rules see it, from a mnemonic or the form `TYPE65` (RFC 3597 §5). */
-const recordType = z.string().transform((text, context) => {
-  const mnemonic = text.toUpperCase();
-  const number = /^TYPE([0-9]{1,5})$/.exec(mnemonic)?.[1];
-  if (number !== undefined && Number(number) <= 65_535) return typeName(Number(number));
-  if (Object.hasOwn(RecordType, mnemonic)) return mnemonic;
+/** A DNS record type by its mnemonic, or in the form `TYPE65` (RFC 3597 §5). */
+const recordTypeNumber = z.string().transform((text, context) => {
+  const type = typeNumber(text.toUpperCase());
+  if (type !== null) return type;
   context.addIssue(`"${text}" is not a record type, such as AAAA or TYPE65`);
   return z.NEVER;
 });
 
+/** The same as rules see it. */
+const recordType = recordTypeNumber.transform(typeName);
+
 /** A DNS name; an address is not one. */
-const dnsName = z.string().transform((text, context) => {
+const parsedName = z.string().transform((text, context) => {
   const host = Hostname.parse(text);
   if (host === null) {
     context.addIssue(`"${text}" is not a hostname`);
     return z.NEVER;
   }
-  return host.name;
+  return host;
 });
+
+const dnsName = parsedName.transform(({ name }) => name);
 
 const strings = z.array(z.string()).readonly();
 
@@ -123,7 +126,7 @@ export function layerOf(facts: Facts): Layer {
 
 /** `GET /api/v1/dns/test`; without `agent`, a container that Docker does not know. */
 export const dnsTestQuery = z.strictObject({
-  name: dnsName,
-  type: recordType.default("A"),
+  name: parsedName,
+  type: recordTypeNumber.default(RecordType.A),
   agent: z.string().default(""),
 });

@@ -4,7 +4,7 @@
  */
 import { stream } from "hono/streaming";
 import { OutcallError } from "../errors.ts";
-import { dnsFacts } from "../dns/policy.ts";
+import { typeName } from "../dns/codes.ts";
 import { decisionRoutes } from "./decisions.ts";
 import { worst } from "../health.ts";
 import { act, show } from "./endpoint.ts";
@@ -18,7 +18,7 @@ import { nothing } from "./parse.ts";
 import type { DnsTestResult } from "./replies.ts";
 import { type ApiApp, apiApp, type ApiContext, readBody, readQuery, type Route } from "./router.ts";
 import { requestRoutes } from "./requests.ts";
-import { evaluation, ruleRoutes } from "./rules.ts";
+import { ruleFields, ruleRoutes } from "./rules.ts";
 import {
   agentAttach,
   agentJoin,
@@ -72,7 +72,7 @@ function bridgeRoutes({ bridge }: HostServices): Route[] {
   ];
 }
 
-function dnsRoutes({ dns, proxy, policy }: HostServices): Route[] {
+function dnsRoutes({ dns, proxy }: HostServices): Route[] {
   return [
     show("/api/v1/dns", () => dns.status()),
     {
@@ -90,17 +90,19 @@ function dnsRoutes({ dns, proxy, policy }: HostServices): Route[] {
     {
       method: "GET",
       path: "/api/v1/dns/test",
-      handle: (c) => {
-        const question = readQuery(c, dnsTestQuery);
+      handle: async (c) => {
+        const { name: hostname, type, agent: agentName } = readQuery(c, dnsTestQuery);
+        const rehearsal = await dns.rehearse({ hostname, type, agentName });
         const result: DnsTestResult = {
-          hostname: question.name,
-          record_type: question.type,
-          ...evaluation(
-            policy.evaluate(
-              "dns",
-              dnsFacts(question.name, question.type, { name: question.agent }),
-            ),
-          ),
+          hostname: hostname.name,
+          record_type: typeName(type),
+          decision: rehearsal.verdict,
+          reason: rehearsal.reason,
+          ...ruleFields(rehearsal.rule),
+          rcode: rehearsal.rcode,
+          cached: rehearsal.cached,
+          type_passes: rehearsal.typePasses,
+          addresses: rehearsal.addresses,
         };
         return c.json(success(result));
       },

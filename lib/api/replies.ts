@@ -3,6 +3,7 @@
  * an older client reads. Every reply also carries `ok` (lib/api/envelope.ts).
  */
 import { z } from "zod";
+import { REASONS } from "../decision.ts";
 import type { RuleCounter } from "../rules/counters.ts";
 import type { RuleChanges } from "../rules/diff.ts";
 import type { Clause, ExplainedRule } from "../rules/explain.ts";
@@ -16,6 +17,7 @@ import type {
   ContainerInfo,
   DnsCacheEntry,
   DnsCacheStats,
+  DnsRehearsal,
   DnsStatus,
   NetworkCreateResult,
   NetworkStatus,
@@ -262,16 +264,26 @@ export const diffResult = z.object({
   }),
 }) satisfies z.ZodType<DiffResult>;
 
-/** A dry run of the DNS layer, with the question as it was understood. */
-export interface DnsTestResult extends EvaluateResult {
+/** What a DNS query would get, with the question as it was understood. */
+export interface DnsTestResult
+  extends Omit<EvaluateResult, "reason">, Pick<DnsRehearsal, "reason" | "rcode" | "cached"> {
   readonly hostname: string;
   readonly record_type: string;
+  /** See {@linkcode DnsRehearsal.typePasses}. */
+  readonly type_passes: boolean;
+  /** Of the agents of that name. */
+  readonly addresses: readonly string[];
 }
 
-/** A dry run of the DNS layer. */
+/** What a DNS query would get. */
 export const dnsTestResult = evaluateResult.extend({
   hostname: z.string(),
   record_type: z.string(),
+  reason: z.enum(REASONS),
+  rcode: z.string().nullable(),
+  cached: z.boolean(),
+  type_passes: z.boolean(),
+  addresses: strings,
 }) satisfies z.ZodType<DnsTestResult>;
 
 /** State of the DNS filter. */

@@ -6,7 +6,7 @@ import type { Flip, TestFlip } from "../rules/diff.ts";
 import type { ExplainedStep } from "../rules/explain.ts";
 import { testExpression } from "../rules/expression.ts";
 import { nameOf } from "../rules/policytests.ts";
-import type { Verdict } from "../rules/types.ts";
+import type { RuleRef, Verdict } from "../rules/types.ts";
 import { act, show } from "./endpoint.ts";
 import { success } from "./envelope.ts";
 import { evaluateRequest, explainRequest, expressionRequest, layerOf } from "./facts.ts";
@@ -23,15 +23,20 @@ import { readBody, readQuery, type Route } from "./router.ts";
 import { DIFF_MAX_BODY_BYTES, diffRequest } from "./schemas.ts";
 import type { HostServices, PolicyDiffResult } from "./services.ts";
 
-/** A verdict as it is sent. */
-export function evaluation(verdict: Verdict): EvaluateResult {
+/** The rule that decided, as it is sent. */
+export function ruleFields(
+  rule: RuleRef | null,
+): Pick<EvaluateResult, "matched_rule" | "file" | "line"> {
   return {
-    decision: verdict.allowed ? "allow" : "block",
-    reason: verdict.reason,
-    matched_rule: verdict.rule?.id ?? null,
-    file: verdict.rule?.file ?? null,
-    line: verdict.rule?.line ?? null,
+    matched_rule: rule?.id ?? null,
+    file: rule?.file ?? null,
+    line: rule?.line ?? null,
   };
+}
+
+/** A verdict as it is sent. */
+export function evaluation({ allowed, reason, rule }: Verdict): EvaluateResult {
+  return { decision: allowed ? "allow" : "block", reason, ...ruleFields(rule) };
 }
 
 /** The endpoints over `policy`; recorded decisions are what a candidate set is tried on. */

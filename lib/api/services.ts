@@ -5,8 +5,9 @@
  * lists stand under a plural name. Sizes are bytes, times ISO 8601 in UTC, durations seconds
  * unless a name says otherwise.
  */
-import type { Decision } from "../decision.ts";
+import type { Decision, Reason } from "../decision.ts";
 import type { PartHealth } from "../health.ts";
+import type { Hostname } from "../net/host.ts";
 import type { DecisionExplanation } from "../record/explain.ts";
 import type { DecisionFilter, DecisionList, DecisionQuery } from "../record/filter.ts";
 import type { Subscription } from "../record/streams.ts";
@@ -17,7 +18,7 @@ import type { PolicyDiff, RuleChanges, TestDiff } from "../rules/diff.ts";
 import type { Explanation } from "../rules/explain.ts";
 import type { RuleFile } from "../rules/read.ts";
 import type { RequestSpec } from "../rules/request.ts";
-import type { Facts, Layer, Verdict } from "../rules/types.ts";
+import type { Facts, Layer, RuleRef, Verdict } from "../rules/types.ts";
 import type { GrantService } from "./grants.ts";
 import type { ObservationService } from "./observe.ts";
 import type { RuleRequestService } from "./requests.ts";
@@ -141,9 +142,38 @@ export interface DnsCacheEntry {
   readonly dnssec?: true;
 }
 
+/** A query that nobody sends. */
+export interface DnsQuestion {
+  readonly hostname: Hostname;
+  /** Number of the record type (RFC 1035 §3.2.2). */
+  readonly type: number;
+  /** As rules compare it (`agent.name`); empty: a container that Docker does not know. */
+  readonly agentName: string;
+}
+
+/** What it would get at this moment. */
+export interface DnsRehearsal {
+  readonly verdict: Decision["verdict"];
+  readonly reason: Reason;
+  readonly rule: RuleRef | null;
+  /** Response code of the reply, such as `NXDOMAIN`; null: whatever an upstream says, to be asked. */
+  readonly rcode: string | null;
+  /** The answer is in the cache. */
+  readonly cached: boolean;
+  /** Whether the rules let records of this type pass; otherwise an allowed name has none. */
+  readonly typePasses: boolean;
+  /** Where agents of this name are, dotted decimal; without any it was judged by the name alone. */
+  readonly addresses: readonly string[];
+}
+
 /** The DNS filter. */
 export interface DnsService {
   status(): DnsStatus;
+  /**
+   * What a query would get, limits of this moment included. Asks no upstream, and neither counts nor
+   * records anything. Of several agents of one name it tells what the one gets that is refused.
+   */
+  rehearse(question: DnsQuestion): Promise<DnsRehearsal>;
   cacheStats(): DnsCacheStats;
   cacheEntries(): readonly DnsCacheEntry[];
   /** Forgets every cached answer; returns how many there were. */

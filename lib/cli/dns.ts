@@ -1,5 +1,6 @@
 /** `outcall dns …`: the DNS filter (S007-IF-004, S007-IF-005). */
 import type { CommandUnknownOpts } from "@commander-js/extra-typings";
+import type { DnsTestResult } from "../api/replies.ts";
 import type { DnsCacheStats } from "../api/services.ts";
 import { labels, table } from "./render.ts";
 import type { Run } from "./run.ts";
@@ -32,7 +33,7 @@ export function addDnsCommands(program: CommandUnknownOpts, run: Run): void {
   );
 
   dns.command("test <hostname>")
-    .description("show whether a name would resolve, and by which rule; sends nothing")
+    .description("show what a query would get, and by which rule; sends nothing")
     .option("--type <type>", "record type", "A")
     .option("--agent <name>", "as the agent of this name")
     .action((hostname, options) =>
@@ -44,12 +45,12 @@ export function addDnsCommands(program: CommandUnknownOpts, run: Run): void {
             ["Hostname", result.hostname],
             ["Record type", result.record_type],
             ["Decision", result.decision === "allow" ? "ALLOW" : "BLOCK"],
-            [
-              "Matched rule",
-              result.matched_rule === null
-                ? "(default policy)"
-                : `${result.matched_rule} (${result.file})`,
-            ],
+            ["Matched rule", ruleText(result)],
+            ...(isByPolicy(result) ? [] : [["Reason", result.reason] as const]),
+            ["Answer", answerText(result)],
+            ...(options.agent === undefined
+              ? []
+              : [["Agent", agentText(options.agent, result)] as const]),
           ]),
         };
       })
@@ -90,6 +91,27 @@ export function addDnsCommands(program: CommandUnknownOpts, run: Run): void {
       };
     })
   );
+}
+
+/** Whether the matched rule, or the default policy, says it all. */
+function isByPolicy({ reason }: DnsTestResult): boolean {
+  return reason === "rule" || reason === "default";
+}
+
+function ruleText({ matched_rule: rule, file, reason }: DnsTestResult): string {
+  if (rule !== null) return `${rule} (${file})`;
+  return reason === "default" ? "(default policy)" : "(none)";
+}
+
+function answerText({ decision, rcode, cached, type_passes }: DnsTestResult): string {
+  const answer = cached ? `${rcode}, from the cache` : rcode ?? "as an upstream says";
+  return decision === "allow" && !type_passes ? `${answer}, without such records` : answer;
+}
+
+function agentText(name: string, { addresses }: DnsTestResult): string {
+  return addresses.length === 0
+    ? `${name} (none of that name is attached)`
+    : `${name} (${addresses.join(", ")})`;
 }
 
 function statistics({ entries, max_entries, hits, misses, evictions }: DnsCacheStats): string[] {

@@ -64,6 +64,13 @@ export class DnsCache {
     return Math.floor((this.now() - entry.storedAtMs) / 1000);
   }
 
+  /** The answer of `entry`, while it lives. */
+  #read(entry: Entry): CachedAnswer | null {
+    const { answer, storedAtMs } = entry;
+    const ageSecs = this.#ageSecs(entry);
+    return ageSecs >= answer.lifetimeSecs ? null : { answer, ageSecs, storedAtMs };
+  }
+
   /** The answer stored under `key` ({@linkcode cacheKey}), while it lives. */
   get(key: string): CachedAnswer | null {
     const entry = this.#entries.get(key);
@@ -72,15 +79,21 @@ export class DnsCache {
       return null;
     }
     this.#entries.delete(key);
-    const ageSecs = this.#ageSecs(entry);
-    if (ageSecs >= entry.answer.lifetimeSecs) {
+    const hit = this.#read(entry);
+    if (hit === null) {
       this.#misses++;
       return null;
     }
     this.#hits++;
     // A Map keeps the order of insertion: put back last, the first one is the least recently used.
     this.#entries.set(key, entry);
-    return { answer: entry.answer, ageSecs, storedAtMs: entry.storedAtMs };
+    return hit;
+  }
+
+  /** As {@linkcode get}, but it counts as no use. */
+  peek(key: string): CachedAnswer | null {
+    const entry = this.#entries.get(key);
+    return entry === undefined ? null : this.#read(entry);
   }
 
   /**

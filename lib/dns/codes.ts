@@ -51,13 +51,19 @@ export const RecordType = {
   CAA: 257,
 } as const;
 
-const NAMES = new Map<number, string>(
-  Object.entries(RecordType).map(([name, number]) => [number, name]),
-);
+const NUMBERS = new Map<string, number>(Object.entries(RecordType));
+const NAMES = new Map([...NUMBERS].map(([name, number]) => [number, name]));
 
 /** The mnemonic rules compare with (`dns.record_type`); `TYPE<n>` where there is none (RFC 3597 §5). */
 export function typeName(type: number): string {
   return NAMES.get(type) ?? `TYPE${type}`;
+}
+
+/** The type that {@linkcode typeName} gives this name; null: none has it. */
+export function typeNumber(name: string): number | null {
+  const number = /^TYPE([0-9]{1,5})$/.exec(name)?.[1];
+  if (number !== undefined && Number(number) <= 65_535) return Number(number);
+  return NUMBERS.get(name) ?? null;
 }
 
 /** Class of the internet: the only one that is answered. */

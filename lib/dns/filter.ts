@@ -16,12 +16,12 @@ import type { DirectTerms } from "../rules/types.ts";
 import { admitRecords, signedType } from "./answer.ts";
 import { buildRefusal, buildReply, type Ede, type Reply, udpReplyLimitBytes } from "./build.ts";
 import { ExtendedError, MAX_MESSAGE_BYTES, Rcode, RecordType, typeName } from "./codes.ts";
-import type { LookupLimits } from "./limits.ts";
+import type { AskingLimits } from "./limits.ts";
 import type { ParsedQuery, Query, ResourceRecord } from "./message.ts";
 import { type AddressOpener, lifeSecsOf, type OpenedAddresses } from "./opener.ts";
 import { hostnameOf, nameText, type WireName } from "./name.ts";
 import { parseQuery } from "./parse.ts";
-import { judgeName, refusedAlias } from "./policy.ts";
+import { isAnswered, judgeName, refusedAlias } from "./policy.ts";
 import type { AnswerSource, Resolution } from "./resolver.ts";
 import { UpstreamError } from "./upstream.ts";
 
@@ -48,7 +48,7 @@ export interface FilterParts {
   readonly generation: () => number;
   readonly decisions: DecisionRecorder;
   readonly resolver: AnswerSource;
-  readonly limits: LookupLimits;
+  readonly limits: AskingLimits;
   readonly opener: AddressOpener;
 }
 
@@ -72,23 +72,6 @@ export interface FilterCounters {
 
 /** What a packet's handling comes to: a reply, or silence; at once where nothing has to be waited for. */
 export type Handled = Uint8Array | null | Promise<Uint8Array | null>;
-
-/** The types that every allowed name is answered with: what a client needs to connect. */
-const COMMON_TYPES: ReadonlySet<number> = new Set([
-  RecordType.A,
-  RecordType.CNAME,
-  RecordType.SVCB,
-  RecordType.HTTPS,
-]);
-
-/**
- * Whether records of `type` pass. Where not, the client is told that the name exists and has no such
- * record. AAAA never passes: managed networks are IPv4 (decision D27).
- */
-function isAnswered(type: number, { verdict }: Judgement): boolean {
-  return COMMON_TYPES.has(type) ||
-    (type !== RecordType.AAAA && verdict.dns?.namesRecordType === true);
-}
 
 /** How long a client may remember a refusal (S007-FR-010). */
 const BLOCK_TTL_SECS = 60;

@@ -42,19 +42,24 @@ class NameBudget {
 
   constructor(readonly maxNames: number, readonly now: MonotonicClock) {}
 
-  admits(address: string, rule: string, name: string): boolean {
+  /** Whether `name` is one that was asked for in this minute already, or may still be. */
+  hasRoomFor(address: string, rule: string, name: string): boolean {
+    const names = this.#namesOf(address, rule);
+    return names.has(name) || names.size < this.maxNames;
+  }
+
+  add(address: string, rule: string, name: string): void {
+    this.#names.set(`${address} ${rule}`, this.#namesOf(address, rule).add(name));
+  }
+
+  #namesOf(address: string, rule: string): Set<string> {
     const now = this.now();
     if (now - this.#windowStartMs >= NAME_WINDOW_MS) {
       // One window for all of them: nothing is kept of agents and rules that are gone.
       this.#names.clear();
       this.#windowStartMs = now;
     }
-    const key = `${address} ${rule}`;
-    const names = this.#names.get(key) ?? new Set<string>();
-    if (names.has(name)) return true;
-    if (names.size >= this.maxNames) return false;
-    this.#names.set(key, names.add(name));
-    return true;
+    return this.#names.get(`${address} ${rule}`) ?? new Set();
   }
 }
 
@@ -65,6 +70,13 @@ export interface LookupLimitOptions {
   /** Distinct names a minute for one agent under one rule. */
   readonly maxNames?: number;
   readonly now?: MonotonicClock;
+}
+
+/** What whoever asks upstream has to obey. */
+export type AskingLimits = Pick<LookupLimits, "mayWait" | "refusal" | "track">;
+
+function ruleIdOf({ rule }: Verdict): string {
+  return rule?.id ?? "";
 }
 
 /** Decides whether an allowed name that is not cached may be asked for upstream. */
@@ -85,11 +97,27 @@ export class LookupLimits {
 
   /** Why `agent` may not have `hostname` asked for, or null; counts the name when it may. */
   refusal(agent: Agent, hostname: Hostname, verdict: Verdict): Reason | null {
+    const refusal = this.#refusal(agent, hostname, verdict);
+    const isCounted = refusal === null && verdict.dns?.namesHost !== true;
+    if (isCounted) this.#names.add(agent.address, ruleIdOf(verdict), hostname.name);
+    return refusal;
+  }
+
+  #refusal(agent: Agent, hostname: Hostname, verdict: Verdict): Reason | null {
     if (!this.mayWait(agent.address)) return "limit";
     if (verdict.dns?.namesHost === true) return null;
     if (isTunnelShaped(hostname)) return "name_shape";
-    const rule = verdict.rule?.id ?? "";
-    return this.#names.admits(agent.address, rule, hostname.name) ? null : "name_rate";
+    const { address } = agent;
+    return this.#names.hasRoomFor(address, ruleIdOf(verdict), hostname.name) ? null : "name_rate";
+  }
+
+  /** The same limits for who only wants to know: nothing is counted. */
+  get untouched(): AskingLimits {
+    return {
+      mayWait: (address) => this.mayWait(address),
+      refusal: (agent, hostname, verdict) => this.#refusal(agent, hostname, verdict),
+      track: (_, awaited) => awaited,
+    };
   }
 
   /** Counts `awaited` as what the agent at `address` waits for until it settles; returns its outcome. */

@@ -3,7 +3,7 @@ import { type Agent, agentFacts } from "../agents.ts";
 import type { Hostname } from "../net/host.ts";
 import type { Judge, Judgement } from "../policy.ts";
 import type { Facts } from "../rules/types.ts";
-import { typeName } from "./codes.ts";
+import { RecordType, typeName } from "./codes.ts";
 import { hostnameOf, type WireName } from "./name.ts";
 
 /**
@@ -13,7 +13,7 @@ import { hostnameOf, type WireName } from "./name.ts";
  * @param name Normalised, as in `Hostname.name`.
  * @param recordType As {@linkcode typeName} gives it.
  */
-export function dnsFacts(
+function dnsFacts(
   name: string,
   recordType: string,
   agent: NonNullable<Facts["agent"]>,
@@ -29,6 +29,23 @@ export function dnsFacts(
 /** Whether `agent` may resolve `hostname`. */
 export function judgeName(judge: Judge, agent: Agent, hostname: Hostname, type: number): Judgement {
   return judge("dns", dnsFacts(hostname.name, typeName(type), agentFacts(agent)));
+}
+
+/** The types that every allowed name is answered with: what a client needs to connect. */
+const COMMON_TYPES: ReadonlySet<number> = new Set([
+  RecordType.A,
+  RecordType.CNAME,
+  RecordType.SVCB,
+  RecordType.HTTPS,
+]);
+
+/**
+ * Whether records of `type` pass. Where not, the client is told that the name exists and has no such
+ * record. AAAA never passes: managed networks are IPv4 (decision D27).
+ */
+export function isAnswered(type: number, { verdict }: Judgement): boolean {
+  return COMMON_TYPES.has(type) ||
+    (type !== RecordType.AAAA && verdict.dns?.namesRecordType === true);
 }
 
 /** Why a chain of aliases must not be followed. */

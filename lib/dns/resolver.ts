@@ -1,6 +1,6 @@
 /** From a question to an answer: the cache, else one upstream query however many are waiting. */
 import { type Answer, rebuildAnswer } from "./answer.ts";
-import { cacheKey, type DnsCache } from "./cache.ts";
+import { type CachedAnswer, cacheKey, type DnsCache } from "./cache.ts";
 import type { Question } from "./message.ts";
 import { type UpstreamClient, UpstreamError } from "./upstream.ts";
 
@@ -24,6 +24,11 @@ export interface AnswerSource {
   ask(question: Question, dnssecOk: boolean): Promise<Resolution>;
 }
 
+/** What the cache has, as a resolution. */
+export function resolutionOf(hit: CachedAnswer | null): Resolution | null {
+  return hit === null ? null : { answer: hit.answer, ageSecs: hit.ageSecs, upstreamMs: null };
+}
+
 /** Answers from the cache and the upstreams. */
 export class Resolver implements AnswerSource {
   readonly #inFlight = new Map<string, Promise<Resolution>>();
@@ -31,8 +36,7 @@ export class Resolver implements AnswerSource {
   constructor(readonly cache: DnsCache, readonly upstream: UpstreamClient) {}
 
   cached(question: Question, dnssecOk: boolean): Resolution | null {
-    const hit = this.cache.get(cacheKey(question, dnssecOk));
-    return hit === null ? null : { answer: hit.answer, ageSecs: hit.ageSecs, upstreamMs: null };
+    return resolutionOf(this.cache.get(cacheKey(question, dnssecOk)));
   }
 
   /** Identical questions share one upstream query (S007-EC-010). */

@@ -1,6 +1,13 @@
 /** The DNS filter as a subsystem: sockets on every gateway, status, and the proxy's resolver. */
 import type { Agent, AgentDirectory } from "../agents.ts";
-import type { DnsCacheEntry, DnsCacheStats, DnsService, DnsStatus } from "../api/services.ts";
+import type {
+  DnsCacheEntry,
+  DnsCacheStats,
+  DnsQuestion,
+  DnsRehearsal,
+  DnsService,
+  DnsStatus,
+} from "../api/services.ts";
 import type { GatewayService } from "../bridge/segment.ts";
 import type { DecisionLog } from "../decision.ts";
 import { messageOf, OutcallError } from "../errors.ts";
@@ -21,6 +28,7 @@ import type { Listener } from "./listener.ts";
 import { lookupAddresses } from "./lookup.ts";
 import type { AddressOpener } from "./opener.ts";
 import { Admission, QueryBuckets } from "./rate.ts";
+import { rehearse } from "./rehearsal.ts";
 import { type AnswerSource, Resolver } from "./resolver.ts";
 import { listenTcp } from "./tcp.ts";
 import { UdpServer } from "./udp.ts";
@@ -47,6 +55,10 @@ export interface DnsServerOptions {
   readonly queryRate: Rate;
   readonly agents: AgentDirectory;
   readonly judge: Judge;
+  /** The same for dry runs: it counts nothing. */
+  readonly evaluate: Judge;
+  /** Where agents are attached now, dotted decimal. */
+  readonly agentAddresses: () => readonly string[];
   /** Of the policy in force. */
   readonly generation: () => number;
   readonly decisions: DecisionLog;
@@ -293,6 +305,10 @@ export class DnsServer implements GatewayService, DnsService {
       allowed: here.allowed + allowed,
       blocked: here.blocked + blocked,
     };
+  }
+
+  rehearse(question: DnsQuestion): Promise<DnsRehearsal> {
+    return rehearse(question, { ...this.#options, cache: this.#cache, limits: this.#limits });
   }
 
   cacheStats(): DnsCacheStats {

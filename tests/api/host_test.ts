@@ -1,4 +1,5 @@
 import { deepEqual, equal, match, ok } from "node:assert/strict";
+import { Hostname } from "../../lib/net/host.ts";
 import { DECISION, OPENAI } from "./services.ts";
 import { post, type Reply, send, withHostApi } from "./running.ts";
 
@@ -136,7 +137,7 @@ Deno.test("a dry run can name its layer", () =>
     equal((await post(path, "/api/v1/rule/evaluate", { context: {}, layer: "x" })).status, 422);
   }));
 
-Deno.test("GET /api/v1/dns/test judges what the DNS filter would know of the question", () =>
+Deno.test("GET /api/v1/dns/test tells what a query would get (S007-AS-012)", () =>
   withHostApi(async ({ path, calls }) => {
     const reply = await get(path, "/api/v1/dns/test?name=Example.COM&type=aaaa&agent=review");
     deepEqual(reply.json, {
@@ -148,13 +149,15 @@ Deno.test("GET /api/v1/dns/test judges what the DNS filter would know of the que
       matched_rule: null,
       file: null,
       line: null,
+      rcode: "NXDOMAIN",
+      cached: false,
+      type_passes: false,
+      addresses: ["10.200.0.2"],
     });
-    deepEqual(calls, [["evaluate", "dns", {
-      dns: { query: "example.com", record_type: "AAAA" },
-      network: { hostname: "example.com" },
-      http: { host: "example.com" },
-      agent: { name: "review" },
-    }]]);
+    const [[call, question] = []] = calls;
+    equal(call, "rehearse");
+    const hostname = Hostname.parse("example.com");
+    deepEqual(question, { hostname, type: 28, agentName: "review" });
     const type = async (text: string): Promise<unknown> =>
       field(await get(path, `/api/v1/dns/test?name=a.example&type=${text}`), "record_type");
     deepEqual([await type("TYPE28"), await type("type65280"), await type("https")], [

@@ -325,6 +325,19 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
         queries_allowed: 5,
         queries_blocked: 4,
       }),
+      rehearse: (question) => {
+        calls.push(["rehearse", question]);
+        const { allowed, reason, rule } = answers.verdict;
+        return Promise.resolve({
+          verdict: allowed ? "allow" : "block",
+          reason,
+          rule,
+          rcode: allowed ? null : "NXDOMAIN",
+          cached: false,
+          typePasses: question.type !== 28,
+          addresses: question.agentName === "review" ? ["10.200.0.2"] : [],
+        });
+      },
       cacheStats: () => ({
         entries: 1,
         max_entries: 10_000,

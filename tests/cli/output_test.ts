@@ -58,6 +58,7 @@ Deno.test("dns test: the default policy blocks, and that is not a failure (S007-
 Record type:    A
 Decision:       BLOCK
 Matched rule:   (default policy)
+Answer:         NXDOMAIN
 `,
     );
     running.answers.verdict = {
@@ -73,11 +74,27 @@ Matched rule:   (default policy)
 Record type:    AAAA
 Decision:       ALLOW
 Matched rule:   allow-openai (/etc/outcall/rules.d/agent.yaml)
+Answer:         as an upstream says, without such records
+Agent:          review (10.200.0.2)
 `,
     );
-    deepEqual(running.calls.map((call) => Reflect.get(Object(call[2]), "agent")), [
-      { name: "" },
-      { name: "review" },
+    running.answers.verdict = { allowed: false, reason: "limit", rule: OPENAI, egress: null };
+    await prints(
+      running,
+      "dns test api.openai.com --agent reviwe",
+      `Hostname:       api.openai.com
+Record type:    A
+Decision:       BLOCK
+Matched rule:   allow-openai (/etc/outcall/rules.d/agent.yaml)
+Reason:         limit
+Answer:         NXDOMAIN
+Agent:          reviwe (none of that name is attached)
+`,
+    );
+    deepEqual(running.calls.map((call) => Reflect.get(Object(call[1]), "agentName")), [
+      "",
+      "review",
+      "reviwe",
     ]);
   }));
 

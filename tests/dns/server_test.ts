@@ -1,94 +1,14 @@
 /** The DNS filter on real sockets; gateways are loopback addresses of the test's own. */
 import assert from "node:assert/strict";
-import { type Decision, DecisionLog } from "../../lib/decision.ts";
+import type { Decision } from "../../lib/decision.ts";
 import { readTcpMessage, writeTcpMessage } from "../../lib/dns/framing.ts";
 import { LookupError } from "../../lib/dns/lookup.ts";
-import type { Rate } from "../../lib/rate.ts";
-import { DnsServer } from "../../lib/dns/server.ts";
 import { OutcallError } from "../../lib/errors.ts";
 import { Hostname } from "../../lib/net/host.ts";
 import { eventually } from "../eventually.ts";
 import { decode, encodeQuery, type OracleMessage } from "./oracle.ts";
-import {
-  allowHost,
-  type Behaviour,
-  NO_OPENER,
-  ownAddress,
-  ownPort,
-  replying,
-  TestDirectory,
-  TestPolicy,
-  type TestRule,
-  TestUpstream,
-} from "./support.ts";
-
-// On loopback a client's source address is this one unless it binds another.
-const CLIENT = "127.0.0.1";
-
-const good = replying(({ message }) => {
-  const name = message.questions[0]?.name ?? "";
-  return {
-    answers: name === "void.test" ? [] : [{ name, type: "A", ttl: 60, data: "93.184.216.34" }],
-    rcode: name === "missing.test" ? 3 : 0,
-  };
-});
-
-class World implements AsyncDisposable {
-  readonly port = ownPort();
-  readonly agents = new TestDirectory();
-  readonly agent = this.agents.add(CLIENT, "coder");
-  readonly policy: TestPolicy;
-  readonly upstream: TestUpstream;
-  readonly decisions = new DecisionLog();
-  readonly server: DnsServer;
-
-  constructor(
-    rules: readonly TestRule[],
-    behaviour: Behaviour = good,
-    options: {
-      readonly address?: string;
-      readonly port?: number;
-      readonly queryRate?: Rate;
-    } = {},
-  ) {
-    this.policy = new TestPolicy(rules);
-    this.upstream = new TestUpstream(behaviour);
-    this.server = new DnsServer({
-      generation: this.policy.generation,
-      address: options.address ?? null,
-      port: options.port ?? this.port,
-      upstreams: [this.upstream.upstream],
-      upstreamTimeoutMs: 400,
-      queryRate: options.queryRate ?? { count: 1000, windowSecs: 1 },
-      agents: this.agents,
-      judge: this.policy.judge,
-      decisions: this.decisions,
-      opener: NO_OPENER,
-    });
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.server.stop();
-    await this.upstream[Symbol.asyncDispose]();
-  }
-
-  async udp(gateway: string, packet: Uint8Array, from = CLIENT): Promise<OracleMessage> {
-    const socket = Deno.listenDatagram({ transport: "udp", hostname: from, port: 0 });
-    try {
-      await socket.send(packet, { transport: "udp", hostname: gateway, port: this.port });
-      const [reply, source] = await socket.receive(new Uint8Array(65_535));
-      assert(source.transport === "udp");
-      assert.deepEqual([source.hostname, source.port], [gateway, this.port]);
-      return decode(reply);
-    } finally {
-      socket.close();
-    }
-  }
-
-  connect(gateway: string): Promise<Deno.TcpConn> {
-    return Deno.connect({ hostname: gateway, port: this.port });
-  }
-}
+import { allowHost, type Behaviour, ownAddress, replying } from "./support.ts";
+import { CLIENT, good, World } from "./world.ts";
 
 async function nextReply(conn: Deno.Conn): Promise<OracleMessage> {
   const reply = await readTcpMessage(conn);

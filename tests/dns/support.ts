@@ -101,6 +101,8 @@ export class TestDirectory implements AgentDirectory {
   identify(address: string): Agent | null {
     return this.#agents.get(address) ?? null;
   }
+
+  readonly addresses = (): readonly string[] => [...this.#agents.keys()];
 }
 
 function random(below: number): number {

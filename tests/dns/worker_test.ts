@@ -107,7 +107,9 @@ class World implements AddressOpener, AsyncDisposable {
       upstreams: [this.upstream.upstream],
       queryRate,
       agents: this.agents,
+      agentAddresses: this.agents.addresses,
       judge: this.policy.judge,
+      evaluate: this.policy.judge,
       decisions: this.decisions,
       opener: this,
     });
