@@ -40,6 +40,7 @@ import { OperatorGrants } from "./grants.ts";
 import type { PartHealth } from "./health.ts";
 import { runUntilSignal, type Step } from "./lifecycle.ts";
 import { isHostAddress } from "./linux/host_addresses.ts";
+import { bookkeepingUrgency, setThreadUrgency } from "./linux/priority.ts";
 import { RouteNetlink } from "./linux/rtnetlink.ts";
 import { configureLogs, logger } from "./log.ts";
 import { MetricsListener } from "./metrics/listener.ts";
@@ -594,6 +595,7 @@ function* stepsOf(config: DaemonConfig): Generator<Step, void> {
  * @returns the exit code: 0 after a signal, 1 when start-up failed.
  */
 export async function runDaemon(config: DaemonConfig): Promise<number> {
+  setThreadUrgency(bookkeepingUrgency());
   for (const directive of await configureLogs(config.logs)) {
     logger("host_api").warn("OUTCALL_LOG: {directive} is not understood", { directive });
   }

@@ -162,15 +162,27 @@ Deno.test("who floods has nothing saved up when it is heard again", () => {
   const answered = (packets: number): number =>
     Array.from({ length: packets }, () => responder.respond(ADDRESS, packet, 0, packet.length))
       .filter((response) => response instanceof Uint8Array).length;
-  responder.lookAtFloods();
+  world.pass(1);
   assert.equal(answered(300), 101, "the burst, and one refusal");
-  world.pass(25);
-  assert(responder.lookAtFloods(), "muted");
+  assert.deepEqual(responder.floods.muted, [ADDRESS]);
+  responder.lookAtFloods();
   world.pass(75);
-  assert(responder.lookAtFloods(), "heard again");
+  responder.lookAtFloods();
+  assert.deepEqual(responder.floods.muted, []);
   assert.equal(answered(10), 0, "refused in this report already");
   world.pass(20);
   assert.equal(answered(10), 2);
+});
+
+Deno.test("whoever comes to the address of somebody who floods is heard at once", () => {
+  const world = new World([], [60, 100], { count: 100, windowSecs: 1 });
+  const { responder } = world;
+  const packet = query("x.test");
+  world.pass(1);
+  for (let i = 0; i < 300; i++) responder.respond(ADDRESS, packet, 0, packet.length);
+  assert.deepEqual(responder.floods.muted, [ADDRESS]);
+  responder.update({ kind: "forget", epoch: 0, what: "agents" });
+  assert.deepEqual(responder.floods.muted, []);
 });
 
 Deno.test("what is too much to be handed over is refused once in a report, and counted", () => {
@@ -203,12 +215,11 @@ Deno.test("nobody is blamed for the flood of whoever has their address by now", 
   const blamed = (): (readonly [string | undefined, number | undefined])[] =>
     reader.read(responder.report()).decisions.filter(({ reason }) => reason === "query_rate")
       .map(({ agent, count }) => [agent?.name, count]);
-  responder.lookAtFloods();
+  world.pass(1);
   flood();
   responder.update({ kind: "forget", epoch: 0, what: "agents" });
   flood();
-  responder.tick(25);
-  assert(responder.lookAtFloods(), "muted all the same");
+  assert.deepEqual(responder.floods.muted, [ADDRESS], "muted all the same");
   responder.dropped(1000, new Set([ADDRESS]));
   assert.deepEqual(blamed(), [["coder", 200]]);
   world.lease({ ...AGENT, name: "other" });

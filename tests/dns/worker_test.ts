@@ -315,7 +315,6 @@ Deno.test("of a greater flood, what the kernel drops for us is counted as well",
   const excess = (): number =>
     world.decisions.recent().filter(({ reason }) => reason === "query_rate")
       .reduce((sum, { count = 1 }) => sum + count, 0);
-  // Muted is who floods while the worker takes stock; it does so every 25 ms.
   while (sent < 20_000) {
     for (let i = 0; i < 500; i++) await world.client.send(encodeQuery(`n${sent++}.test`, "A"));
     await new Promise((resolve) => setTimeout(resolve, 5));

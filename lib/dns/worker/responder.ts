@@ -197,6 +197,8 @@ export class Responder {
   #endLeases(): void {
     for (const lease of this.#leases.values()) lease.untilMs = Number.NEGATIVE_INFINITY;
     this.#forgetExcess();
+    // Whoever has the address next did not flood.
+    this.floods.forget();
   }
 
   #forgetAnswers(): void {
@@ -222,6 +224,7 @@ export class Responder {
   /** Sets the time for everything that follows; milliseconds, never going back. */
   tick(nowMs: number): void {
     this.#nowMs = nowMs;
+    this.floods.tick(nowMs);
   }
 
   /**
@@ -368,13 +371,10 @@ export class Responder {
     return reply instanceof Promise ? null : reply;
   }
 
-  /** Takes stock of who floods; whether other sources are muted from now on. */
-  lookAtFloods(): boolean {
-    const before = this.floods.muted;
-    const hasChanged = this.floods.look(this.#nowMs);
+  /** Takes stock of who floods, and who is muted from now on. */
+  lookAtFloods(): void {
     // What they might send has gathered meanwhile and would come at once; the others would wait.
-    for (const source of before) this.#buckets.empty(source);
-    return hasChanged;
+    for (const source of this.floods.look(this.#nowMs)) this.#buckets.empty(source);
   }
 
   /** Counts packets that the kernel dropped before we could: for a muted source, if there is but one. */

@@ -5,12 +5,11 @@
 /// <reference lib="deno.worker" />
 import { messageOf } from "../../errors.ts";
 import { BEAT_MS, Beats } from "../../heartbeat.ts";
-import { Nap } from "../../linux/nap.ts";
-import { setThreadUrgency } from "../../linux/priority.ts";
 import { droppedPackets, muteSources } from "../../linux/socket_filter.ts";
 import { UdpBatch } from "../../linux/udp.ts";
 import { PollSet, WakeCounter } from "../../linux/wake.ts";
 import { UDP_PAYLOAD_BYTES } from "../codes.ts";
+import { Pace } from "./pace.ts";
 import {
   type FromWorker,
   type HandedOver,
@@ -32,23 +31,6 @@ const MAX_QUERY_BYTES = 4096;
 /** Calls for one socket before the others, and messages, get their turn. */
 const MAX_ROUNDS = 16;
 
-/**
- * So many packets at one look mean that many are coming. Then the thread does not let itself be woken
- * by the next one, but looks again after a nap, as network drivers coalesce interrupts: being woken
- * for each few packets costs us, and those who send them, more than answering does. That is no
- * question of how many packets a second there are: up to some 50,000 evenly spaced ones are answered
- * as they come.
- */
-const BUSY_PACKETS = 4;
-const NAP_US = 50;
-
-/**
- * Every agent waits for this thread, and it seldom works for long: it goes before what agents run, and
- * at once. With the usual slice it was seen to wait up to 4 ms for the program that floods it; with
- * one of 100 µs it interrupts those that send so often that it answers less.
- */
-const URGENCY = { niceness: -10, sliceUs: 1000 };
-
 /** The thread's sockets, and what it does with them. */
 class Thread {
   readonly #shared: Shared;
@@ -58,10 +40,8 @@ class Thread {
   readonly #batch = new UdpBatch(BATCH_PACKETS, MAX_QUERY_BYTES, UDP_PAYLOAD_BYTES);
   /** Packets that the kernel had dropped, by descriptor, when it was last asked. */
   readonly #sockets = new Map<number, number>();
-  readonly #nap = new Nap(NAP_US);
+  readonly #pace = new Pace();
   #polled: PollSet;
-  /** Packets at the last look. */
-  #lastPackets = 0;
   /** Messages were read since packets were answered. */
   #readLast = false;
 
@@ -81,26 +61,21 @@ class Thread {
   serve(): number {
     for (let timeoutMs = this.#tidy();; timeoutMs = this.#tidy()) {
       this.#beats.beat();
-      this.#await(timeoutMs);
-      this.#responder.tick(performance.now());
+      this.#polled.wait(this.#pace.nap() ? 0 : timeoutMs);
+      const nowMs = performance.now();
+      this.#responder.tick(nowMs);
       if (this.#polled.isReady(0) && !this.#readLast) {
         this.#readLast = true;
         return this.#wake.take();
       }
       this.#readLast = false;
       const { fds } = this.#polled;
-      this.#lastPackets = 0;
+      let packets = 0;
       for (let i = 1; i < fds.length; i++) {
-        if (this.#polled.isReady(i)) this.#lastPackets += this.#answer(fds[i] ?? -1);
+        if (this.#polled.isReady(i)) packets += this.#answer(fds[i] ?? -1);
       }
+      this.#pace.looked(packets, nowMs);
     }
-  }
-
-  /** Waits for packets and messages, but not longer than `timeoutMs`. */
-  #await(timeoutMs: number): void {
-    const isBusy = this.#lastPackets >= BUSY_PACKETS;
-    if (isBusy) this.#nap.take();
-    this.#polled.wait(isBusy ? 0 : timeoutMs);
   }
 
   /** Takes in one message; false when it is the last one. */
@@ -175,9 +150,8 @@ class Thread {
     const dueInMs = floods.dueInMs(nowMs);
     if (dueInMs === null || dueInMs > 0) return dueInMs ?? BEAT_MS;
     const before = floods.muted;
-    if (this.#responder.lookAtFloods()) {
-      for (const fd of this.#sockets.keys()) muteSources(fd, floods.muted);
-    }
+    this.#responder.lookAtFloods();
+    for (const fd of this.#sockets.keys()) muteSources(fd, floods.muted);
     // Dropped while the one set was muted, or the other.
     this.#countDropped(new Set([...before, ...floods.muted]));
     return floods.dueInMs(nowMs) ?? BEAT_MS;
@@ -219,7 +193,6 @@ const inbox: ToWorker[] = [];
 let arrived = Promise.withResolvers<void>();
 
 async function run(start: Start): Promise<void> {
-  setThreadUrgency(URGENCY);
   const thread = new Thread(start);
   for (let unread = 0;;) {
     unread += thread.serve();

@@ -7,6 +7,7 @@ import type { Agent } from "../../agents.ts";
 import { LookupError } from "../../dns/lookup.ts";
 import { messageOf } from "../../errors.ts";
 import { BEAT_MS, Beats } from "../../heartbeat.ts";
+import { setThreadUrgency, usualUrgency } from "../../linux/priority.ts";
 import { WakeCounter } from "../../linux/wake.ts";
 import { forwardLogs } from "../../log.ts";
 import type { Host } from "../../net/host.ts";
@@ -263,7 +264,10 @@ self.onmessage = (first: MessageEvent<Start>): void => {
     arrived.resolve();
   };
   void forwardLogs(first.data.logs, (record) => post({ kind: "log", record }))
-    .then(() => new Thread(first.data).run())
+    .then(() => {
+      setThreadUrgency(usualUrgency());
+      return new Thread(first.data).run();
+    })
     .catch((thrown: unknown) => post({ kind: "failed", why: messageOf(thrown) }))
     .finally(() => self.close());
 };
