@@ -11,6 +11,8 @@ import type { Upstream } from "./upstreams.ts";
 /** What came of asking one upstream. */
 export type Exchange =
   | { readonly kind: "response"; readonly response: Response }
+  /** It answered this question, with what cannot be read. */
+  | { readonly kind: "malformed"; readonly why: string }
   | { readonly kind: "failed"; readonly why: string };
 
 /**
@@ -89,7 +91,7 @@ async function askByUdp(
       if (packet.length > UDP_PAYLOAD_BYTES) return null;
       const parsed = parseResponse(packet, id, question);
       if (parsed.kind === "stray") continue;
-      if (parsed.kind === "malformed") return failed(parsed.why);
+      if (parsed.kind === "malformed") return parsed;
       return parsed.response.truncated ? null : parsed;
     }
     return null;
@@ -118,7 +120,8 @@ async function askByTcp(
     const packet = await readTcpMessage(conn);
     if (packet === null) return failed("connection closed before the reply");
     const parsed = parseResponse(packet, id, question);
-    if (parsed.kind !== "response") return failed(parsed.why);
+    if (parsed.kind === "malformed") return parsed;
+    if (parsed.kind === "stray") return failed(parsed.why);
     return parsed.response.truncated ? failed("truncated reply by TCP") : parsed;
   } finally {
     release();

@@ -71,10 +71,15 @@ export class UpstreamClient {
         failures.push(`${upstreamText(upstream)}: ${result.why}`);
         continue;
       }
+      // The upstream is well; if anything, it is this name it cannot answer (S007-EC-013). Whoever
+      // owns a name must not choose which upstream everybody's questions go to.
       this.#markUp(upstream);
+      if (result.kind === "malformed") {
+        failures.push(`${upstreamText(upstream)}: ${result.why}`);
+        continue;
+      }
       const { response } = result;
       if (response.rcode === Rcode.NOERROR || response.rcode === Rcode.NXDOMAIN) return response;
-      // The upstream is well; it is this name it cannot answer (S007-EC-013).
       failures.push(`${upstreamText(upstream)}: response code ${response.rcode}`);
     }
     throw new UpstreamError(failures.join("; "));

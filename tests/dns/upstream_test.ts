@@ -92,20 +92,27 @@ Deno.test("replies with another id or question, and queries, are waited past (AD
   assert.deepEqual(await ask(new UpstreamClient([upstream.upstream], PATIENT_MS)), ["1.1.1.1"]);
 });
 
-Deno.test("a reply from another address is not read (ADV-DNS-16)", async () => {
-  const forger = Deno.listenDatagram({ transport: "udp", hostname: ownAddress(), port: 0 });
-  await using upstream = new TestUpstream(async (asked) => {
-    // The forger knows id, question and port: only its address is wrong.
-    await forger.send(packetOf(asked, "6.6.6.6"), {
+for (const what of ["address", "port"]) {
+  Deno.test(`a reply from another ${what} is not read (ADV-DNS-16)`, async () => {
+    await using upstream = new TestUpstream(good);
+    const { address, port } = upstream;
+    const forger = Deno.listenDatagram({
       transport: "udp",
-      hostname: "127.0.0.1",
-      port: asked.port,
+      ...(what === "address" ? { hostname: ownAddress(), port } : { hostname: address, port: 0 }),
     });
-    return [packetOf(asked, "1.1.1.1")];
+    // The forger knows id, question and port: only where it sends from is wrong.
+    upstream.behaviour = async (asked) => {
+      await forger.send(packetOf(asked, "6.6.6.6"), {
+        transport: "udp",
+        hostname: "127.0.0.1",
+        port: asked.port,
+      });
+      return [packetOf(asked, "1.1.1.1")];
+    };
+    assert.deepEqual(await ask(new UpstreamClient([upstream.upstream], PATIENT_MS)), ["1.1.1.1"]);
+    forger.close();
   });
-  assert.deepEqual(await ask(new UpstreamClient([upstream.upstream], PATIENT_MS)), ["1.1.1.1"]);
-  forger.close();
-});
+}
 
 Deno.test("many wrong guesses at the id move the question to TCP", async () => {
   await using upstream = new TestUpstream((asked) =>
@@ -191,6 +198,16 @@ Deno.test("an upstream that failed is asked last from then on", async () => {
   const asked = first.asked.length;
   await ask(client);
   assert.equal(first.asked.length, asked);
+});
+
+Deno.test("an upstream whose reply to one question cannot be read is asked the next one first", async () => {
+  await using first = new TestUpstream((asked) => [packetOf(asked, "6.6.6.6").subarray(0, 40)]);
+  await using second = new TestUpstream(good);
+  const client = new UpstreamClient([first.upstream, second.upstream], PATIENT_MS);
+  assert.deepEqual(await ask(client), ["1.1.1.1"]);
+  first.behaviour = good;
+  assert.deepEqual(await ask(client), ["1.1.1.1"]);
+  assert.deepEqual([first.asked.length, second.asked.length], [2, 1]);
 });
 
 Deno.test("NXDOMAIN is an answer, and no other upstream is asked (ADV-DNS-00)", async () => {
