@@ -11,6 +11,7 @@ import { MALFORMED } from "../dns/malformed.ts";
 import {
   edeOf,
   encodeQuery,
+  encodeReply,
   type OracleMessage,
   type OracleOpt,
   type OracleRecord,
@@ -27,14 +28,16 @@ import {
   ScriptedUpstream,
 } from "../lab/dns/programs.ts";
 import { HOSTILE_RESOLVERS, UPSTREAM_RESOLVER } from "../lab/internet/world.ts";
+import type { Machine } from "../lab/machine.ts";
 import { Lab, UNFILTERED_ADDRESS, UNFILTERED_GATEWAY } from "../lab/lab.ts";
 import { labTest } from "../lab/requirements.ts";
 
-const TOOLS = ["nft", "ip", "ss", "unshare", "nsenter", "curl", "dig", "nc"];
+const TOOLS = ["nft", "ip", "ss", "unshare", "nsenter", "curl", "dig", "nc", "python3"];
 
 const [OTHER_UPSTREAM = "", FORGER = ""] = HOSTILE_RESOLVERS;
 const UPSTREAM_PORT = 5300;
 const AGENT_ADDRESS = "10.200.255.10";
+const OTHER_ADDRESS = "10.200.255.11";
 
 const RULES = `version: "1"
 rules:
@@ -64,6 +67,9 @@ rules:
     egress: { mode: direct_ip }
   - id: silent
     condition: http.host in ["all.silent.test", "one.silent.test"]
+    action: allow
+  - id: maze
+    condition: http.host.under("maze.test")
     action: allow
   - id: tunnel
     condition: http.host.under("tunnel.test")
@@ -110,6 +116,51 @@ function many(name: string, count: number): OracleRecord[] {
   return Array.from({ length: count }, (_, i) => a(name, `8.8.${i >> 8}.${i & 0xff}`));
 }
 
+/**
+ * A reply of 65,535 bytes, nearly all of them names: each leads from pointer to pointer through 16 KB.
+ */
+function maze(name: string): Uint8Array {
+  const head = encodeReply({ id: 0, name, type: "A" });
+  const bytes = new Uint8Array(65_535);
+  bytes.set(head);
+  const view = new DataView(bytes.buffer);
+  let at = head.length;
+  let count = 0;
+  // Each record names `name` and has `data`, by pointers.
+  const record = (pointer: number, type: number, dataBytes: number): void => {
+    view.setUint16(at, 0xc000 | pointer);
+    view.setUint16(at + 2, type);
+    view.setUint16(at + 4, 1);
+    view.setUint16(at + 10, dataBytes);
+    at += 12;
+    count++;
+  };
+  const firstAt = at + 12;
+  const pointers = (0x3fff - firstAt) >> 1;
+  record(12, 65_280, 2 * pointers);
+  for (let i = 0; i < pointers; i++, at += 2) {
+    view.setUint16(at, 0xc000 | (i === 0 ? 12 : at - 2));
+  }
+  const lastAt = at - 2;
+  while (at + 16 <= bytes.length) {
+    record(lastAt, 17, 4); // RP, which has two names
+    view.setUint32(at, 0xc000_c000 | lastAt << 16 | lastAt);
+    at += 4;
+  }
+  view.setUint16(6, count);
+  return bytes.slice(0, at);
+}
+
+/** Sends `count` packets in the name of `source`: argv is that, the gateway, and a packet in hex. */
+const FLOOD_AS = `
+import socket, sys
+source, gateway, packet, count = sys.argv[1:]
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind((source, 0))
+for _ in range(int(count)):
+    udp.sendto(bytes.fromhex(packet), (gateway, 53))
+`;
+
 /** Records as one line each; what the oracle does not know in hexadecimal. */
 function lines(records: readonly OracleRecord[]): string[] {
   return records.map(({ name, type, data }) => {
@@ -126,7 +177,7 @@ function query(name: string, type = "A", opt: OracleOpt | null = {}): Uint8Array
   return encodeQuery(name, type, { id: ++lastId, ...(opt === null ? {} : { opt }) });
 }
 
-/** The lab: upstream, daemon, an agent, and a machine past the filter. */
+/** The lab: upstream, daemon, two agents, and a machine past the filter. */
 class Stage implements AsyncDisposable {
   readonly gateway = { to: DEFAULT_PLACE.gateway, port: 53 };
   #heard = 0;
@@ -135,7 +186,9 @@ class Stage implements AsyncDisposable {
     readonly lab: Lab,
     readonly daemon: Daemon,
     readonly upstream: ScriptedUpstream,
+    readonly machine: Machine,
     readonly agent: RawClient,
+    readonly other: RawClient,
     readonly unfiltered: RawClient,
   ) {}
 
@@ -149,10 +202,14 @@ class Stage implements AsyncDisposable {
       rules: { "dns.yaml": RULES },
       flags: ["--dns-upstream", upstreams.join(",")],
     });
-    const agent = await RawClient.start(await lab.agent());
-    const unfiltered = await RawClient.start(lab.unfiltered);
+    const machine = await lab.agent();
+    const next = await lab.agent({ ...DEFAULT_PLACE, address: `${OTHER_ADDRESS}/24` });
+    const [agent, other, unfiltered] = await Promise.all(
+      [machine, next, lab.unfiltered].map((from) => RawClient.start(from)),
+    );
+    assert(agent !== undefined && other !== undefined && unfiltered !== undefined);
     parts.move();
-    return new Stage(lab, daemon, upstream, agent, unfiltered);
+    return new Stage(lab, daemon, upstream, machine, agent, other, unfiltered);
   }
 
   /** What the upstream was asked since the last call, but for what waits in the background. */
@@ -334,16 +391,29 @@ const CASES: readonly Case[] = [
     says: [{
       answers: [
         cname("stuffed.zone.test", "cdn.test"),
-        a("www.zone.test", "6.6.6.6"),
+        a("later.zone.test", "6.6.6.6"),
         a("cdn.test", PUBLIC),
         { name: "cdn.test", type: "TXT", ttl: 60, data: "extra" },
       ],
       authorities: [{ name: "zone.test", type: "NS", ttl: 60, data: "ns.evil.test" }],
-      additionals: [a("ns.evil.test", "6.6.6.6")],
+      additionals: [a("ns.evil.test", "6.6.6.6"), a("later.zone.test", "6.6.6.6")],
     }],
     rcode: "NOERROR",
     answers: ["stuffed.zone.test CNAME cdn.test", `cdn.test A ${PUBLIC}`],
     decided: "allow rule",
+  },
+  {
+    title: "records that nobody asked for are not remembered either",
+    ...{ name: "later.zone.test", rcode: "NOERROR", answers: [`later.zone.test A ${PUBLIC}`] },
+    decided: "allow rule",
+  },
+  {
+    title: "an alias that no rule could name",
+    name: "odd.zone.test",
+    says: [{
+      answers: [cname("odd.zone.test", "evil\u001b[2J\n.test"), a("cdn.test", PUBLIC)],
+    }],
+    ...{ rcode: "SERVFAIL", decided: "block upstream_failed" },
   },
   {
     title: "ADV-DNS-11: mixed case is one name, and comes back as it was asked",
@@ -513,7 +583,7 @@ labTest("what clients and upstreams try with DNS comes to nothing, over real soc
   tools: TOOLS,
 }, async (t) => {
   await using stage = await Stage.create();
-  const { lab, upstream, agent, unfiltered, gateway } = stage;
+  const { lab, upstream, machine, agent, other, unfiltered, gateway } = stage;
   const grants = async (): Promise<z.infer<typeof activeGrants>["rules"]> =>
     activeGrants.parse((await lab.api("GET", "/api/v1/rules/active")).body).rules;
   const cached = async (): Promise<number> =>
@@ -580,6 +650,75 @@ labTest("what clients and upstreams try with DNS comes to nothing, over real soc
       assert.deepEqual(lie, { replies: [], ended: true });
     }
     assert.equal((await stage.ask(packet, "tcp")).rcode, "NOERROR");
+  });
+
+  await t.step("ADV-DNS-13: queries as long as they can be", async () => {
+    const padded = (bytes: number): Uint8Array => {
+      const opt = (data: Uint8Array): OracleOpt => ({ options: [{ code: 12, data }] });
+      const { length } = query("www.zone.test", "A", opt(new Uint8Array()));
+      return query("www.zone.test", "A", opt(new Uint8Array(bytes - length)));
+    };
+    assert.equal((await stage.ask(padded(65_535), "tcp")).rcode, "NOERROR");
+    // In fragments by UDP; longer than anybody's queries they are dropped.
+    assert.equal((await stage.ask(padded(4096))).rcode, "NOERROR");
+    const [reply] = await agent.udp(gateway, [padded(5000), query("www.evil.test")], 1);
+    assert.equal(reply?.rcode, "NXDOMAIN");
+    assert.deepEqual(await stage.heard(), []);
+  });
+
+  await t.step("ADV-DNS-12: what a hostile upstream writes keeps nobody waiting", async () => {
+    const names = Array.from({ length: 100 }, (_, i) => `n${i}.maze.test`);
+    for (const name of names) {
+      await upstream.says({ name, udp: [{ truncated: true }], tcp: [{ raw: maze(name) }] });
+    }
+    const packet = query(names[0] ?? "");
+    const direct = await unfiltered.tcp({ to: UPSTREAM_RESOLVER, port: UPSTREAM_PORT }, [packet]);
+    assert(direct.replies.every(({ sizeBytes }) => sizeBytes > 65_000));
+    const mazes = agent.udp(gateway, names.map((name) => query(name)));
+    // By TCP and not cached: the main isolate has to have time for it.
+    const next = await other.tcp(gateway, [query("quick.zone.test")]);
+    assert.deepEqual(next.replies.map(({ rcode }) => rcode), ["NOERROR"]);
+    const rcodes = (await mazes).map(({ rcode }) => rcode);
+    assert.deepEqual(rcodes, names.map(() => "SERVFAIL"));
+    assert.equal((await stage.heard()).length, 2 * (1 + 2 * names.length));
+  });
+
+  await t.step("T-4, ADV-NET-04: a flood in another agent's name is not that one's", async () => {
+    const packet = query("stolen.zone.test");
+    await machine.must(["ip", "address", "add", `${OTHER_ADDRESS}/32`, "dev", "eth0"]);
+    const flood = [OTHER_ADDRESS, DEFAULT_PLACE.gateway, packet.toHex(), "20000"];
+    await machine.must(["python3", "-c", FLOOD_AS, ...flood]);
+    await machine.must(["ip", "address", "delete", `${OTHER_ADDRESS}/32`, "dev", "eth0"]);
+    assert.deepEqual(await stage.heard(), []);
+    const [reply] = await other.udp(gateway, [packet]);
+    assert.equal(reply?.rcode, "NOERROR", "neither limited nor unheard");
+    assert.deepEqual((await stage.heard()).map(({ name }) => name), ["stolen.zone.test"]);
+    const decisions = await recordedDecisions(lab);
+    const own = decisions.filter(({ source, attempt: { host } }) =>
+      source === OTHER_ADDRESS && host === "stolen.zone.test"
+    );
+    assert.deepEqual(own.map(({ verdict, count = 1 }) => [verdict, count]), [["allow", 1]]);
+    const spoofed = decisions.findLast(({ reason }) => reason === "spoofed");
+    assert.equal(spoofed?.attempt.claimedSource, OTHER_ADDRESS);
+    assert.equal(spoofed.source, AGENT_ADDRESS);
+  });
+
+  await t.step("ADV-HOST-12, D28: no name can write into the log or a terminal", async () => {
+    const label = '\n{"level":"info"}\r\u001b[2J\u0000';
+    for (const name of [`${label}.zone.test`, `${label}.evil.test`]) {
+      assert.equal((await stage.ask(query(name))).rcode, "NXDOMAIN");
+      assert.equal((await stage.ask(query(name), "tcp")).rcode, "NXDOMAIN");
+    }
+    const odd = (await stage.decisions()).filter(({ attempt: { host = "" } }) =>
+      host.includes("level")
+    );
+    assert.equal(odd.length, 4);
+    for (const { attempt: { host = "" }, reason } of odd) {
+      assert.match(host, /^[!-~]+$/);
+      assert.equal(reason, "malformed");
+    }
+    for (const line of stage.daemon.log) assert.doesNotThrow(() => JSON.parse(line), line);
+    assert.deepEqual(await stage.heard(), []);
   });
 
   await t.step("S007-EC-015, S007-SC-001: only the gateway is listened at", async () => {
