@@ -2,7 +2,7 @@
 import { type Agent, agentFacts } from "../agents.ts";
 import { type Host } from "../net/host.ts";
 import { Ip } from "../net/ip.ts";
-import { type Facts, MAX_BODY_BYTES } from "../rules/types.ts";
+import type { Facts } from "../rules/types.ts";
 import { decodeUtf8 } from "./bytes.ts";
 import { endToEnd, type Field, field, variableName } from "./fields.ts";
 import type { ForwardRequest } from "./head.ts";
@@ -80,9 +80,7 @@ export function readingsOf(
   const [usualHeaders, ...otherHeaders] = headerReadings(outgoing);
   const usualPath = normalisePath(path);
   const paths = new Set([usualPath, path, pathWithoutParameters(path)]);
-  const bodySizes = body.kind === "chunked"
-    ? [0, MAX_BODY_BYTES]
-    : [body.kind === "length" ? body.bytes : 0];
+  const bodySizes = body.kind === "chunked" ? [0, null] : [body.kind === "length" ? body.bytes : 0];
   const readings: Reading[] = [];
   for (const headers of [usualHeaders, ...otherHeaders]) {
     for (const readPath of paths) {

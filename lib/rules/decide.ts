@@ -4,7 +4,7 @@
 import { isLinkLocalName } from "../net/host.ts";
 import type { Candidates } from "./index.ts";
 import { PENDING_FACTS } from "./language.ts";
-import { CAN_BE_TRUE, Evaluation, FAILED, type Outcome, TRUE } from "./outcome.ts";
+import { Evaluation, FAILED, type Outcome, TRUE } from "./outcome.ts";
 import type { CompiledRule, Policy } from "./policy.ts";
 import { DEFAULT_PORT, MAX_OPENINGS, OTHER_SERVICES_PORTS } from "./ports.ts";
 import {
@@ -107,9 +107,9 @@ class Judgement {
     for (let rule = this.#next(); rule !== null; rule = this.#next()) {
       const outcome = this.#evaluate(rule);
       if (rule.action === "block") {
-        if (outcome === TRUE) return this.#blocked("rule", rule);
+        if (this.#evaluation.blocks(outcome)) return this.#blocked("rule", rule);
         if (outcome === FAILED) return this.#blocked("rule_error", rule);
-      } else if ((outcome & CAN_BE_TRUE) !== 0) {
+      } else if (this.#evaluation.allows(outcome)) {
         if (this.#admitsConnection(rule)) return this.#allowed(rule);
         onlyPort ??= rule;
       }
@@ -185,8 +185,8 @@ class Judgement {
     for (let rule: CompiledRule | null = deciding; rule !== null; rule = this.#next()) {
       const outcome = rule === deciding ? TRUE : this.#evaluate(rule);
       if (rule.action === "block") {
-        if (outcome === TRUE || outcome === FAILED) break;
-      } else if ((outcome & CAN_BE_TRUE) !== 0) {
+        if (this.#evaluation.blocks(outcome) || outcome === FAILED) break;
+      } else if (this.#evaluation.allows(outcome)) {
         allowPrivateIps ||= rule.egress?.allowPrivateIps ?? false;
         namesRecordType ||= rule.mentionsRecordType;
         namesHost ||= rule.hosts?.exact.has(host) ?? false;
@@ -219,7 +219,7 @@ class Judgement {
  *
  * The first rule that counts decides: a block rule when its condition is true or fails, an allow rule
  * when it is true, or can still become true through facts that a later layer will know; in that case
- * the later layer judges again.
+ * the later layer judges again. Where there is none, a fact that nobody knows decides against both.
  */
 export function decide(policy: Policy, layer: Layer, facts: Facts): Verdict {
   return new Judgement(policy, layer, facts).verdict();

@@ -69,6 +69,7 @@ function fact(name: FactName): Value {
   return (evaluation) => {
     const value = read(evaluation.facts);
     if (value === undefined) return evaluation.missing(name);
+    if (value === null) return PENDING;
     const isLarge = typeof value === "string"
       ? value.length > characters
       : typeof value === "object" && evaluation.isTooLarge(name, value);

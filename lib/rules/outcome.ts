@@ -74,6 +74,20 @@ export class Evaluation {
     return result;
   }
 
+  /**
+   * Whether an allow rule counts that comes to this: it holds, or a later layer may find that it does.
+   * Where none follows, what nobody knows by then (the length of a chunked body) is no reason.
+   */
+  allows(outcome: Outcome): boolean {
+    return this.pending.size === 0 ? outcome === TRUE : (outcome & CAN_BE_TRUE) !== 0;
+  }
+
+  /** Whether a block rule counts that comes to this: it holds, or may hold and no layer follows. */
+  blocks(outcome: Outcome): boolean {
+    const isOpen = (outcome & UNKNOWN_BIT) !== 0 && (outcome & (CAN_BE_TRUE | CAN_BE_FALSE)) !== 0;
+    return outcome === TRUE || (isOpen && this.pending.size === 0);
+  }
+
   /** What stands for a fact that is not there. */
   missing(fact: FactName): Unknown {
     return this.pending.has(fact) ? PENDING : NEVER;

@@ -4,7 +4,7 @@
  */
 import { compileCondition } from "./evaluate.ts";
 import { type Expr, mentions, parts } from "./ir.ts";
-import { CAN_BE_TRUE, type Evaluation, TRUE } from "./outcome.ts";
+import type { Evaluation } from "./outcome.ts";
 import type { Egress, Opening } from "./types.ts";
 
 /** Decision D25: what a rule reaches when neither `egress.ports` nor its condition says more. */
@@ -53,12 +53,13 @@ export function compileAdmissionTest(expr: Expr, fact: AdmittedFact): AdmissionT
       }));
       return (evaluation, withoutFact) =>
         items.some(({ condition, test }) =>
-          (condition(evaluation) & CAN_BE_TRUE) !== 0 && test(evaluation, withoutFact)
+          evaluation.allows(condition(evaluation)) && test(evaluation, withoutFact)
         );
     }
     default: {
       const condition = compileCondition(expr);
-      return (_evaluation, withoutFact) => condition(withoutFact) !== TRUE;
+      // Not if it may hold for every value of the fact.
+      return (_evaluation, withoutFact) => !withoutFact.blocks(condition(withoutFact));
     }
   }
 }

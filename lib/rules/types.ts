@@ -41,8 +41,8 @@ export interface Facts {
     readonly host?: string;
     /** Names in lower case; repeated fields joined with `, `. */
     readonly headers?: Readonly<Record<string, string>>;
-    /** Declared bytes. */
-    readonly body_size?: number;
+    /** Declared bytes; null: there is a body, and nobody knows its length before it has been sent. */
+    readonly body_size?: number | null;
   };
   readonly dns?: {
     readonly query?: string;

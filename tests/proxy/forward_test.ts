@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { REFUSED_HEADS } from "./heads.ts";
 import { Origin } from "./raw.ts";
-import { getRequest, Lab, ok } from "./support.ts";
+import { getRequest, Lab, ok, type TestRule } from "./support.ts";
 
 const ALLOW_A = { condition: 'http.host == "a.example"' };
 
@@ -211,15 +211,26 @@ Deno.test("what is ambiguous in two respects is judged in every combination", as
 
 Deno.test("a chunked body cannot hide its size from a rule: 411", async () => {
   await using origin = Origin.answering(ok("x"));
-  await using lab = await Lab.start({
-    rules: [{ condition: "http.body_size > 1000", action: "block" }, ALLOW_A],
-  });
-  const answer = await lab.exchange(
-    `POST http://a.example:${origin.port}/ HTTP/1.1\r\nHost: a.example:${origin.port}\r\n` +
-      "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
-  );
-  assert.match(answer, /^HTTP\/1\.1 411 Length Required/);
+  await using lab = await Lab.start({ rules: [] });
+  const send = async (...rules: TestRule[]): Promise<string> => {
+    await lab.reload(rules);
+    return await lab.exchange(
+      `POST http://a.example:${origin.port}/ HTTP/1.1\r\nHost: a.example:${origin.port}\r\n` +
+        "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n1\r\na\r\n0\r\n\r\n",
+    );
+  };
+  const blocks = (condition: string): TestRule => ({ condition, action: "block" });
+  for (
+    const condition of ["http.body_size > 1000", "http.body_size == 1", "http.body_size % 2 == 1"]
+  ) {
+    assert.match(await send(blocks(condition), ALLOW_A), /^HTTP\/1\.1 411 /, condition);
+  }
+  assert.match(await send({ condition: "http.body_size < 1000" }), /^HTTP\/1\.1 411 /);
+  assert.match(await send(blocks("http.body_size == 0"), ALLOW_A), /^HTTP\/1\.1 403 /);
   assert.deepEqual(origin.received, []);
+  const elsewhere = blocks('http.host == "b.example" && http.body_size > 1000');
+  const small = { condition: "http.body_size < 1000" };
+  assert.match(await send(elsewhere, small, ALLOW_A), /^HTTP\/1\.1 200 /);
 });
 
 Deno.test("malformed and ambiguous requests are answered, recorded, and reach nobody (ADV-HTTP-01 to 17, S006-EC-017)", async () => {

@@ -1,6 +1,9 @@
 /** Random, type-correct conditions and facts, small enough that things are equal now and then. */
 import fc from "fast-check";
+import { costNs } from "../../lib/rules/cost.ts";
+import { LIMITS } from "../../lib/rules/limits.ts";
 import type { Facts } from "../../lib/rules/types.ts";
+import { exprOf } from "./support.ts";
 
 const TEXTS = ["", "a", "b", "ab", "aB", "a.b", "x.org", "a/b", "𝒳a", "5", "-3"];
 const KEYS = ["a", "b", "x-y", "toString"];
@@ -190,3 +193,9 @@ function levels(depth: number, variables: readonly string[]): Levels {
 
 /** A random condition. */
 export const condition: fc.Arbitrary<string> = levels(3, []).condition;
+
+/** A random condition that a rule may have. */
+export const ruleCondition: fc.Arbitrary<string> = condition.filter((text) => {
+  const expr = exprOf(text);
+  return expr !== null && costNs(expr) <= LIMITS.conditionCostNs;
+});

@@ -1,6 +1,7 @@
 /** Evaluation with facts missing: what is certain stays certain, what is impossible stays impossible. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import { decide } from "../../lib/rules/decide.ts";
 import { FACT_NAMES, type FactName, PENDING_FACTS } from "../../lib/rules/language.ts";
 import {
   CAN_BE_FALSE,
@@ -14,8 +15,8 @@ import {
 } from "../../lib/rules/outcome.ts";
 import type { Facts, Layer } from "../../lib/rules/types.ts";
 import { SEED } from "../random.ts";
-import { completeFacts, condition } from "./generate.ts";
-import { conditionOf } from "./support.ts";
+import { completeFacts, condition, ruleCondition } from "./generate.ts";
+import { conditionOf, policyOf } from "./support.ts";
 
 /** `facts` without those of `names`. */
 function without(facts: Facts, names: readonly FactName[]): Facts {
@@ -67,6 +68,38 @@ Deno.test("what cannot become true or false by the facts that are pending does n
     { numRuns: 5000, seed: SEED },
   );
   assert.ok(open > 50);
+});
+
+Deno.test("what is dialled with a body of unknown length would be with any (property)", () => {
+  const about = fc.constantFrom(
+    "http.body_size == 3",
+    "http.body_size > 1 && http.body_size < 4",
+    "10 / (http.body_size - 2) > 1",
+    "http.body_size < 9",
+    "true",
+  );
+  const rule = fc.record({
+    condition: fc.tuple(about, ruleCondition, fc.boolean())
+      .map(([size, other, isBoth]) => `(${size}) ${isBoth ? "&&" : "||"} (${other})`),
+    action: fc.constantFrom("allow" as const, "block" as const),
+  });
+  let dialled = 0;
+  fc.assert(
+    fc.property(
+      fc.array(rule, { maxLength: 4 }),
+      completeFacts,
+      (rules, { run: _run, ...facts }) => {
+        const policy = policyOf(...rules, { condition: "http.host != 'y.org'" });
+        const judged = (body_size: number | null): boolean =>
+          decide(policy, "dial", { ...facts, http: { ...facts.http, body_size } }).allowed;
+        if (!judged(null)) return;
+        dialled++;
+        for (let size = 0; size < 10; size++) assert.ok(judged(size), `${size} bytes`);
+      },
+    ),
+    { numRuns: 2000, seed: SEED },
+  );
+  assert.ok(dialled > 100, `${dialled}`);
 });
 
 const KLEENE: readonly (readonly [string, number])[] = [
