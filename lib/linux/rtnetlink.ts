@@ -241,3 +241,9 @@ export class RouteNetlink implements Disposable {
     }
   }
 }
+
+/** The host's IPv4 routes now. */
+export function hostRoutes(): ReturnType<RouteNetlink["routes"]> {
+  using netlink = new RouteNetlink();
+  return netlink.routes();
+}

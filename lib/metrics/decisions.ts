@@ -2,7 +2,7 @@
  * Counts decisions as they are made. This is called for each one, so it only adds to numbers; text is
  * made when somebody asks for it.
  */
-import { Counter, Histogram, type Registry } from "prom-client";
+import { Counter, Histogram, Registry } from "prom-client";
 import type { Change, Decision, TunnelEnd } from "../decision.ts";
 
 /** Seconds; from a cached answer to the longest time limit of an upstream. */
@@ -28,6 +28,8 @@ type Series = Histogram.Internal<string>;
 
 /** What happened, in numbers. */
 export class DecisionMetrics {
+  /** Where these numbers are, and further ones may be. */
+  readonly registry = new Registry();
   /** By layer, verdict and reason. A look-up by three strings costs less than one by their text. */
   readonly #tallies = new Map<string, Map<string, Map<string, Tally>>>();
   readonly #upstream: Histogram;
@@ -40,8 +42,8 @@ export class DecisionMetrics {
   readonly #connected: Series;
   readonly #failed: Series;
 
-  constructor(registry: Registry) {
-    const registers = [registry];
+  constructor() {
+    const registers = [this.registry];
     const tallies = this.#tallies;
     new Counter({
       name: "outcall_decisions_total",

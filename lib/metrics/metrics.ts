@@ -4,7 +4,7 @@
  *
  * No label holds what an agent chooses: names of hosts or agents would be series without end.
  */
-import { Counter, Gauge, Registry } from "prom-client";
+import { Counter, Gauge, type Registry } from "prom-client";
 import type { DnsCacheStats, DnsStatus, ProxyStatus } from "../api/services.ts";
 import type { PolicyLoads } from "../api/status.ts";
 import type { FirewallCounter } from "../bridge/drops/counters.ts";
@@ -14,7 +14,7 @@ import type { PartHealth } from "../health.ts";
 import { logger } from "../log.ts";
 import type { RuleCounter } from "../rules/counters.ts";
 import { VERSION } from "../version.ts";
-import { DecisionMetrics } from "./decisions.ts";
+import type { DecisionMetrics } from "./decisions.ts";
 import { processMetrics } from "./process.ts";
 
 /** Where the numbers are. Each is asked once for each reading. */
@@ -56,12 +56,11 @@ const STATES = ["ok", "degraded", "failed"] as const;
 
 /** All metrics of one daemon. */
 export class Metrics {
-  readonly #registry = new Registry();
-  /** Counts decisions and dials. */
-  readonly decisions: DecisionMetrics;
+  readonly #registry: Registry;
 
-  constructor(sources: MetricSources) {
-    this.decisions = new DecisionMetrics(this.#registry);
+  /** @param decisions What counts decisions and dials. */
+  constructor(decisions: DecisionMetrics, sources: MetricSources) {
+    this.#registry = decisions.registry;
     this.#gauge("outcall_build_info", "The running version; always 1.", ["version"], (set) => {
       set({ version: VERSION }, 1);
     });

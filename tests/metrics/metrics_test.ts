@@ -1,6 +1,7 @@
 import { deepEqual, equal, ok } from "node:assert/strict";
 import type { NewDecision } from "../../lib/decision.ts";
 import { DecisionLog } from "../../lib/decision.ts";
+import { DecisionMetrics } from "../../lib/metrics/decisions.ts";
 import { Metrics, type MetricSources } from "../../lib/metrics/metrics.ts";
 import { parser } from "@prometheus-io/lezer-promql";
 import { type Exposition, readExposition, valueOf } from "./exposition.ts";
@@ -75,9 +76,10 @@ const DECISION: NewDecision = {
 
 /** The metrics after one decision of each kind that is counted in a way of its own. */
 async function exposition(sources: MetricSources = SOURCES): Promise<Exposition> {
-  const metrics = new Metrics(sources);
+  const decisions = new DecisionMetrics();
+  const metrics = new Metrics(decisions, sources);
   const log = new DecisionLog();
-  log.addSink(metrics.decisions.count);
+  log.addSink(decisions.count);
   log.record({ ...DECISION, upstreamMs: 12, count: 3 });
   log.record({ ...DECISION, upstreamMs: null, count: 2 });
   log.record({ ...DECISION, layer: "http", verdict: "block", reason: "default", durationMs: 8 });
@@ -86,8 +88,8 @@ async function exposition(sources: MetricSources = SOURCES): Promise<Exposition>
     durationMs: 90_000,
     tunnel: { upBytes: 10, downBytes: 2000, end: "closed" },
   });
-  metrics.decisions.countDial(30, true);
-  metrics.decisions.countDial(5000, false);
+  decisions.countDial(30, true);
+  decisions.countDial(5000, false);
   return readExposition(await metrics.text());
 }
 
@@ -139,7 +141,7 @@ Deno.test("metrics are what a Prometheus parser reads, with the daemon's numbers
 });
 
 Deno.test("two readings of the same numbers are the same: reading counts nothing", async () => {
-  const metrics = new Metrics(SOURCES);
+  const metrics = new Metrics(new DecisionMetrics(), SOURCES);
   const stable = async (): Promise<unknown> =>
     [...readExposition(await metrics.text())].filter(([name]) => !name.startsWith("process_"));
   deepEqual(await stable(), await stable());
@@ -156,9 +158,10 @@ Deno.test("the number of series does not grow with agents, hosts or rules", asyn
     errors: 1,
     last_matched: null,
   }));
-  const metrics = new Metrics({ ...SOURCES, rules: () => rules });
+  const decisions = new DecisionMetrics();
+  const metrics = new Metrics(decisions, { ...SOURCES, rules: () => rules });
   const log = new DecisionLog();
-  log.addSink(metrics.decisions.count);
+  log.addSink(decisions.count);
   for (let i = 0; i < 5000; i++) {
     log.record({
       ...DECISION,
