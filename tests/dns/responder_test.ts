@@ -244,6 +244,34 @@ Deno.test("an agent that does nothing but flood is asked for again before its le
   assert.deepEqual(responder.takeRenewals(), [AGENT.address], "and when it has ended");
 });
 
+Deno.test("no reply is kept to a packet longer than honest ones: 8192 of them would be 40 MB", () => {
+  const world = new World([]);
+  const padded = encodeQuery("x.test", "A", {
+    opt: { options: [{ code: 12, data: new Uint8Array(500) }] },
+  });
+  for (const packet of [query("x.test"), query("x.test"), padded, padded]) world.ask(packet);
+  const { decisions } = world.reader.read(world.responder.report());
+  assert.deepEqual(decisions.map(({ count }) => count), [2, undefined, undefined]);
+});
+
+Deno.test("agents that ask ever new questions leave room in the report for the others", () => {
+  const world = new World([]);
+  const ask = (address: number, name: string): boolean => {
+    const packet = query(name);
+    return world.responder.respond(address, packet, 0, packet.length) instanceof Uint8Array;
+  };
+  // As many as may ask at once under the usual limit of their rate.
+  for (let agent = 1; agent <= 8; agent++) {
+    world.lease({ ...AGENT, name: `noisy-${agent}`, address: `10.200.0.${2 + agent}` });
+    for (let i = 0; i < 1000; i++) ask(ADDRESS + agent, `n${agent}-${i}.test`);
+  }
+  assert(ask(ADDRESS, "x.test"));
+  const { decisions, dropped } = world.reader.read(world.responder.report());
+  assert.equal(decisions.length + dropped, 8001);
+  assert.equal(decisions.at(-1)?.agent?.name, "coder");
+  assert(ask(ADDRESS + 1, "n1-999.test"), "each report begins anew");
+});
+
 Deno.test("a flood of ever new questions is bounded in replies and outlines", () => {
   const world = new World([]);
   for (let i = 0; i < 9000; i++) {

@@ -12,7 +12,7 @@ import type { Activity, Report } from "./protocol.ts";
  * Decisions in one report. It bounds memory and the main isolate's work while somebody floods us
  * with different questions; the packets above it are dropped, and counted.
  */
-const MAX_DECISIONS = 4096;
+export const MAX_DECISIONS = 4096;
 
 /** Time between reports: nobody who looks a decision up by its id is quicker. */
 const REPORT_EVERY_MS = 100;

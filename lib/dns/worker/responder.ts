@@ -13,10 +13,11 @@ import { DnsFilter, NotHere } from "../filter.ts";
 import { LookupLimits } from "../limits.ts";
 import { QueryBuckets } from "../rate.ts";
 import type { AnswerSource } from "../resolver.ts";
+import { Shares } from "../shares.ts";
 import { ttlOffsets } from "../ttl.ts";
 import { Backlog } from "./backlog.ts";
 import { Floods } from "./floods.ts";
-import { Journal } from "./journal.ts";
+import { Journal, MAX_DECISIONS } from "./journal.ts";
 import { LEASE_MS, type Report, type Shared, type ToWorker } from "./protocol.ts";
 import { KnownReplies, type KnownReply } from "./replies.ts";
 
@@ -31,9 +32,11 @@ export type Update = Exclude<ToWorker, { readonly kind: "open" | "close" | "repo
 
 /**
  * Replies that are kept, and decisions that are waiting to be repeated. When there are more, all of
- * them are forgotten: that costs a moment's work, and some 8 MB is what it may ever hold.
+ * them are forgotten: that costs a moment's work. No reply is kept to a packet longer than honest
+ * ones, so some 14 MB is what it may ever hold.
  */
 const MAX_REPLIES = 8192;
+const MAX_REPEATED_PACKET_BYTES = 512;
 
 interface Lease {
   readonly agent: Agent;
@@ -81,6 +84,10 @@ function addressNumber(address: string): number {
   return address.split(".").reduce((number, part) => number * 256 + Number(part), 0);
 }
 
+function noDecisions(): Shares<number> {
+  return new Shares(MAX_DECISIONS, MAX_DECISIONS);
+}
+
 /** Answers what can be answered at once. */
 export class Responder {
   readonly journal = new Journal();
@@ -96,6 +103,8 @@ export class Responder {
     limit: new Map(),
   };
   readonly #backlog: Backlog;
+  /** Whom the decisions of this report are about. */
+  #decided = noDecisions();
   #renewals: string[] = [];
   #policy: Policy | null = null;
   #agent: Agent | null = null;
@@ -252,7 +261,7 @@ export class Responder {
       this.floods.exceeded(address);
       return this.#refuse("query_rate", lease.agent, address, packet);
     }
-    if (this.journal.isFull) return this.#drop();
+    if (!this.#mayDecide(address)) return this.#drop();
     return this.#filterFrom(lease.agent, address, packet);
   }
 
@@ -275,13 +284,20 @@ export class Responder {
       journal.repeat(known.decision);
       return known.reply;
     }
-    if (journal.isFull) return this.#drop();
+    if (!this.#mayDecide(known.address)) return this.#drop();
     const id = journal.repeatOutline(known.outline);
     known.report = journal.report;
     known.decision = journal.newest;
     if (known.cacheKey !== null) journal.hit(known.cacheKey);
     if (known.idAt !== null && known.reply !== null) writeAscii(known.reply, known.idAt, id);
     return known.reply;
+  }
+
+  /** Whether one more decision about `address` fits into the report, of which each agent has a share. */
+  #mayDecide(address: number): boolean {
+    if (this.journal.isFull || !this.#decided.hasRoomFor(address)) return false;
+    this.#decided.take(address);
+    return true;
   }
 
   #drop(): null {
@@ -325,6 +341,7 @@ export class Responder {
   }
 
   #remember(agent: Agent, address: number, packet: Uint8Array, reply: Uint8Array | null): void {
+    if (packet.length > MAX_REPEATED_PACKET_BYTES) return;
     const { journal } = this;
     // What failed once may do so for a reason that is gone the next time.
     if (this.#newest === null || this.#newest.reason === "internal_error") return;
@@ -358,7 +375,7 @@ export class Responder {
       journal.repeat(excess.decision);
       return null;
     }
-    if (journal.isFull) return this.#drop();
+    if (!this.#mayDecide(address)) return this.#drop();
     this.#makeRoom();
     this.#agent = agent;
     const source = { address: agent.address, transport: "udp" } as const;
@@ -393,6 +410,7 @@ export class Responder {
 
   /** What happened since the last report. */
   report(): Report {
+    this.#decided = noDecisions();
     return this.journal.take(this.#nowMs);
   }
 }
