@@ -1,4 +1,5 @@
 /** The proxy beside Squid and tinyproxy. */
+import { DEFAULT_PLACE } from "../lab/agent.ts";
 import type { Machine } from "../lab/machine.ts";
 import { denoCommand } from "../lab/product.ts";
 import type { ClientJob, ClientTask } from "./client.ts";
@@ -9,7 +10,7 @@ import { PROXIES } from "./peers/proxies.ts";
 import { race } from "./race.ts";
 import { type BenchResult, compare, type Report } from "./result.ts";
 import { ORIGIN_ADDRESS, OUR_ADDRESS, PEER_ADDRESS, Stage } from "./stage.ts";
-import { requestsPerSec } from "./wrk.ts";
+import { runWrk, type WebFigures } from "./wrk.ts";
 
 const RULES = NAME_COUNT;
 const RUN_SECS = 2;
@@ -17,6 +18,11 @@ const RUN_SECS = 2;
 const BULK_SECS = 1;
 const MANY_CLIENTS = 32;
 const IDLE_TUNNELS = 1_000;
+/** Of an agent that leaves nothing to the others if it can. */
+const BUSY_CLIENTS = 100;
+/** Until it is busy. */
+const BUSY_AFTER_MS = 300;
+const NEIGHBOUR = { ...DEFAULT_PLACE, address: "10.200.255.11/24" };
 /** Of the small answers: about that of an API. */
 const ANSWER_BYTES = 1024;
 /** The server asked for, named by a rule in the middle of the set. */
@@ -29,6 +35,8 @@ interface Server {
   /** Name of its processes, none of which are anything else's there. */
   readonly program: string;
   readonly from: Machine;
+  /** Another client. */
+  readonly neighbour: Machine;
   readonly proxy: ClientJob["proxy"];
 }
 
@@ -72,14 +80,36 @@ const CASES: readonly Case[] = [
   ...exchanges(MANY_CLIENTS),
   {
     what: { case: `plain HTTP, clients: ${MANY_CLIENTS}`, unit: "requests/s", better: "higher" },
-    measure: (server) =>
-      requestsPerSec({ ...server, server: SERVER, clients: MANY_CLIENTS, seconds: RUN_SECS }),
+    measure: async (server) => (await plainHttp(server, MANY_CLIENTS)).requestsPerSec,
+  },
+  {
+    what: { case: "plain HTTP, clients: 1, p99", unit: "ms", better: "lower" },
+    measure: async (server) => (await plainHttp(server, 1)).p99Ms,
+  },
+  {
+    what: {
+      case: `the same beside an agent with ${BUSY_CLIENTS} busy connections`,
+      ...{ unit: "ms", better: "lower" },
+    },
+    measure: besideBusyMs,
   },
   {
     what: { case: `memory, idle tunnels: ${IDLE_TUNNELS}`, unit: "MB", better: "lower" },
     measure: idleMemoryMb,
   },
 ];
+
+function plainHttp(server: Server, clients: number, seconds = RUN_SECS): Promise<WebFigures> {
+  return runWrk({ ...server, server: SERVER, clients, seconds });
+}
+
+async function besideBusyMs(server: Server): Promise<number> {
+  const busy = plainHttp({ ...server, from: server.neighbour }, BUSY_CLIENTS, RUN_SECS + 1);
+  await new Promise((resolve) => setTimeout(resolve, BUSY_AFTER_MS));
+  const { p99Ms } = await plainHttp(server, 1);
+  await busy;
+  return p99Ms;
+}
 
 /** Megabytes of memory that the proxy's processes have while as many tunnels are open and silent. */
 async function idleMemoryMb({ from, proxy, machine, program }: Server): Promise<number> {
@@ -106,17 +136,22 @@ export async function proxySuite(
   // tinyproxy has no DNS cache; a hosts file is as good as the others' caches.
   await stage.peers.write("/etc/hosts", `${ORIGIN_ADDRESS} ${SERVER}\n`);
   const peers: Record<string, Server> = {};
+  const neighbour = await stage.newUnfiltered();
   for (const peer of PROXIES) {
     await startPeer(stage.peers, peer, stage.unfiltered, [
       ...["nc", "-z", PEER_ADDRESS, `${peer.port}`],
     ]);
     const proxy = { hostname: PEER_ADDRESS, port: peer.port };
-    peers[peer.name] = { machine: stage.peers, program: peer.name, from: stage.unfiltered, proxy };
+    peers[peer.name] = {
+      ...{ machine: stage.peers, program: peer.name },
+      ...{ from: stage.unfiltered, neighbour, proxy },
+    };
   }
   const ours: Server = {
     machine: stage.host,
     program: "deno",
     from: stage.agent,
+    neighbour: await stage.newAgent(NEIGHBOUR, "neighbour"),
     proxy: { hostname: OUR_ADDRESS, port: 8080 },
   };
   for (const { what, measure } of CASES) {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { readReport } from "./dnsperf.ts";
-import { readRequestsPerSec } from "./wrk.ts";
+import { readWrk } from "./wrk.ts";
 
 const DNSPERF = `DNS Performance Testing Tool
 Version 2.10.0
@@ -48,17 +48,22 @@ const WRK = `Running 2s test @ http://10.98.0.1:8888/
   Thread Stats   Avg      Stdev     Max   +/- Stdev
     Latency     4.09ms    2.90ms  20.01ms   84.56%
     Req/Sec     3.82k   737.11     5.53k    75.00%
+  Latency Distribution
+     50%  740.00us
+     99%    1.61ms
   7618 requests in 2.01s, 1.41MB read
 `;
 
-Deno.test("readRequestsPerSec() finds the rate, and does not mind connections closed after an answer", () => {
+Deno.test("readWrk() finds rate and latency, and does not mind connections closed after an answer", () => {
   const closing = "  Socket errors: connect 0, read 7618, write 0, timeout 0\n";
-  assert.equal(readRequestsPerSec(`${WRK}${closing}Requests/sec:   3788.82\n`), 3788.82);
+  const text = `${WRK}${closing}Requests/sec:   3788.82\n`;
+  assert.deepEqual(readWrk(text), { requestsPerSec: 3788.82, p99Ms: 1.61 });
+  assert.equal(readWrk(text.replace("1.61ms", "500.00us")).p99Ms, 0.5);
 });
 
-Deno.test("readRequestsPerSec() takes refusals and dead connections for failures", () => {
+Deno.test("readWrk() takes refusals and dead connections for failures", () => {
   const refused = `${WRK}  Non-2xx or 3xx responses: 7618\nRequests/sec:   3788.82\n`;
-  assert.throws(() => readRequestsPerSec(refused), /responses: 7618/);
+  assert.throws(() => readWrk(refused), /responses: 7618/);
   for (
     const counts of [
       "connect 1, read 0, write 0, timeout 0",
@@ -66,7 +71,7 @@ Deno.test("readRequestsPerSec() takes refusals and dead connections for failures
     ]
   ) {
     const dead = `${WRK}  Socket errors: ${counts}\nRequests/sec:   3788.82\n`;
-    assert.throws(() => readRequestsPerSec(dead), /socket errors/);
+    assert.throws(() => readWrk(dead), /socket errors/);
   }
-  assert.ok(Number.isNaN(readRequestsPerSec("unable to connect")));
+  assert.deepEqual(readWrk("unable to connect"), { requestsPerSec: NaN, p99Ms: NaN });
 });

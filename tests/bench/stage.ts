@@ -123,7 +123,7 @@ export class Stage implements AsyncDisposable {
     });
     const agent = await lab.agent();
     await tune(agent);
-    await nameAgent(lab.host);
+    await nameAgent(lab.host, DEFAULT_PLACE, "bench");
     return new Stage(parts.move(), lab, agent, peers);
   }
 
@@ -137,9 +137,11 @@ export class Stage implements AsyncDisposable {
     return this.#lab.unfiltered;
   }
 
-  /** Another client behind the firewall. */
-  async newAgent(place: AgentPlace): Promise<Machine> {
-    return await this.#lab.agent(place);
+  /** Another client behind the firewall. @param name Without it the daemon does not know whose it is. */
+  async newAgent(place: AgentPlace, name?: string): Promise<Machine> {
+    const agent = await this.#lab.agent(place);
+    if (name !== undefined) await nameAgent(this.host, place, name);
+    return agent;
   }
 
   /** Another client of the peers. */
@@ -154,14 +156,19 @@ export class Stage implements AsyncDisposable {
   }
 }
 
-/** Names the agent, as agents are: one without a name is looked for with each of its connections. */
-async function nameAgent(host: Machine): Promise<void> {
-  const { bridge, address } = DEFAULT_PLACE;
-  const [, port = ""] = /^\d+: ([^@:]+)/.exec(
-    await host.must(["ip", "-o", "link", "show", "master", bridge]),
-  ) ?? [];
+/**
+ * Names the agent that was plugged in last, as agents are: one without a name is looked for with each
+ * of its connections.
+ */
+async function nameAgent(
+  host: Machine,
+  { bridge, address }: AgentPlace,
+  name: string,
+): Promise<void> {
+  const ports = await host.must(["ip", "-o", "link", "show", "master", bridge]);
+  const [, port = ""] = /^\d+: ([^@:]+)/.exec(ports.trim().split("\n").at(-1) ?? "") ?? [];
   const [ip = ""] = address.split("/");
-  const alias = aliasOf({ name: "bench", address: ip, network: DEFAULT_NETWORK });
+  const alias = aliasOf({ name, address: ip, network: DEFAULT_NETWORK });
   await host.must(["ip", "link", "set", port, "name", newPortName(), "alias", alias]);
 }
 

@@ -18,26 +18,39 @@ function script(server: string): string {
   return `wrk.path = "http://${server}/"\nwrk.headers["Host"] = "${server}"\n`;
 }
 
+/** What a run of wrk came to. */
+export interface WebFigures {
+  readonly requestsPerSec: number;
+  /** Within this time 99 of 100 answers came. */
+  readonly p99Ms: number;
+}
+
+const UNIT_MS: Readonly<Record<string, number>> = { us: 0.001, ms: 1, s: 1_000 };
+
 /**
- * Reads what wrk prints: requests a second.
+ * Reads what wrk prints.
  * @throws Error when a request was refused, or a connection could not be made.
  */
-export function readRequestsPerSec(text: string): number {
+export function readWrk(text: string): WebFigures {
   const refused = /Non-2xx or 3xx responses: \d+/.exec(text);
   if (refused !== null) throw new Error(refused[0]);
   // Not the read errors: a proxy that closes after each answer, as tinyproxy does, has one for each.
   const errors = /connect [1-9].*|timeout [1-9].*/.exec(text);
   if (errors !== null) throw new Error(`socket errors: ${errors[0]}`);
-  return Number(/Requests\/sec:\s+([0-9.]+)/.exec(text)?.[1] ?? NaN);
+  const [, latency, unit = ""] = /\s99%\s+([0-9.]+)([a-z]+)/.exec(text) ?? [];
+  return {
+    requestsPerSec: Number(/Requests\/sec:\s+([0-9.]+)/.exec(text)?.[1] ?? NaN),
+    p99Ms: Number(latency ?? NaN) * (UNIT_MS[unit] ?? NaN),
+  };
 }
 
-/** Plain HTTP requests a second through a proxy. */
-export async function requestsPerSec(run: WebRun): Promise<number> {
+/** Plain HTTP through a proxy, as fast as it goes. */
+export async function runWrk(run: WebRun): Promise<WebFigures> {
   const path = "/run/lab/forward.lua";
   await run.from.write(path, script(run.server));
-  return readRequestsPerSec(
+  return readWrk(
     await run.from.must([
-      ...["wrk", "-t1", `-c${run.clients}`, `-d${run.seconds}s`, "-s", path],
+      ...["wrk", "-t1", "--latency", `-c${run.clients}`, `-d${run.seconds}s`, "-s", path],
       `http://${run.proxy.hostname}:${run.proxy.port}/`,
     ]),
   );
