@@ -20,6 +20,7 @@ import { logger } from "../log.ts";
 import { Cidr } from "../net/cidr.ts";
 import { Ip } from "../net/ip.ts";
 import type { Engine, EngineContainer, EngineEvent, EngineNetwork } from "./engine.ts";
+import { BRIDGE_OPTION } from "./managed.ts";
 import { AGENT_LABEL, agentName, containerName } from "./names.ts";
 
 /** What an {@linkcode AgentIndex} works with. */
@@ -330,7 +331,7 @@ export class AgentIndex implements AgentDirectory {
     const generation = this.#generation;
     const pins = this.#pinsOn(segment);
     const [network, containers] = await Promise.all([
-      this.#engine.network(segment.network),
+      this.#networkOf(segment),
       this.#engine.containers(),
     ]);
     // Of a network that Docker does not know, it cannot say whose the ports are: one that was adopted
@@ -343,6 +344,12 @@ export class AgentIndex implements AgentDirectory {
       this.#views.set(segment.network, { claims, readAtMs: performance.now() });
     }
     return claims;
+  }
+
+  /** Null when Docker knows none by the name, or one that is on another bridge. */
+  async #networkOf({ network, bridge }: Segment): Promise<EngineNetwork | null> {
+    const found = await this.#engine.network(network);
+    return found?.Options?.[BRIDGE_OPTION] === bridge ? found : null;
   }
 
   /** @param pins Those from before Docker was asked for `network`. */

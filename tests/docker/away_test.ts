@@ -276,7 +276,7 @@ Deno.test("an agent without Docker is known by its cable, whether Docker answers
   assert.deepEqual(agents.identify(LOCAL.address), LOCAL);
 });
 
-Deno.test("a network adopted without Docker costs no agent its name when Docker is back (D5)", async () => {
+Deno.test("a network adopted without Docker costs no agent its name when Docker is back, whatever other networks are called (D5)", async () => {
   const folder = await Deno.makeTempDir({ prefix: "outcall-away-" });
   const path = `${folder}/docker.sock`;
   const mac = "02:42:0a:c8:00:02";
@@ -286,8 +286,13 @@ Deno.test("a network adopted without Docker costs no agent its name when Docker 
     if (pathname.endsWith("/containers/json")) {
       return Response.json([{ Id: "c1", Names: ["/worker"], Labels: {}, ImageID: "i1" }]);
     }
-    return pathname.endsWith("/networks/outcall-a")
-      ? Response.json({ Name: "outcall-a", Containers: { c1: endpoint } })
+    if (pathname.endsWith("/networks/outcall-a")) {
+      const Options = { "com.docker.network.bridge.name": SEGMENT.bridge };
+      return Response.json({ Name: "outcall-a", Options, Containers: { c1: endpoint } });
+    }
+    // Somebody's own network, which happens to be called like our bridge.
+    return pathname.endsWith(`/networks/${SEGMENT.bridge}`)
+      ? Response.json({ Name: SEGMENT.bridge, Options: {}, Containers: {} })
       : Response.json({ message: "no such network" }, { status: 404 });
   });
   // By its bridge's name at first, as when the daemon has started without Docker.
