@@ -167,9 +167,9 @@ export class Top {
       this.#agents.use(agent?.name || source, () => new Entry()),
       ...(host === "" ? [] : [this.#hosts.use(host, () => new Entry())]),
     ];
-    // A record that was not seen before may have grown to what it is long ago.
-    const more = Math.max(0, count - (known?.count ?? (updated === undefined ? 0 : count)));
-    const second = secondOf(updated ?? time);
+    const more = Math.max(0, count - (known?.count ?? 0));
+    // One that was not seen before may have grown to what it is at any time since it began.
+    const second = secondOf(known === undefined ? time : updated ?? time);
     const up = counted.up - (known?.up ?? 0);
     const down = counted.down - (known?.down ?? 0);
     for (const entry of entries) {

@@ -83,6 +83,16 @@ Deno.test("what a record grew by is counted once, and bytes where they are known
   assert.deepEqual([row?.allowed, row?.up_bytes, row?.down_bytes], [1, 100, 2_000]);
 });
 
+Deno.test("what had grown before it was seen counts from when it began", () => {
+  const top = new Top();
+  const tunnel = { upBytes: 100, downBytes: 2_000, end: "closed" as const };
+  const updated = new Date(at(100)).toISOString();
+  top.add(allow("long ago", 0, { tunnel, updated }));
+  top.add(allow("just now", 95, { tunnel, updated }));
+  top.add(record("drops", 96, { layer: "kernel", count: 4, updated }));
+  assert.deepEqual(counts(top.view(at(101)).all), [1, 4]);
+});
+
 Deno.test("a flood of names leaves the newest, in bounded memory", () => {
   const top = new Top();
   for (let i = 0; i < 20_000; i++) top.add(record(`${i}`, 1, { attempt: { host: `h${i}.org` } }));
