@@ -38,6 +38,7 @@ import { readRulesDir, type RuleFile, type RulesDirectory } from "./rules/read.t
 import type { RequestSpec } from "./rules/request.ts";
 import {
   DEFAULT_BODY_BYTES,
+  type Egress,
   type Facts,
   type Layer,
   type RuleFailure,
@@ -136,13 +137,7 @@ export class ActivePolicy implements PolicyService {
       ...summaryOf(rule),
       ...this.#counters.of(rule),
       log: rule.log,
-      egress: rule.egress && {
-        mode: rule.egress.mode,
-        ports: rule.egress.ports ?? null,
-        allow_private_ips: rule.egress.allowPrivateIps,
-        tls: rule.egress.tls,
-        max_body_bytes: rule.egress.maxBodyBytes ?? DEFAULT_BODY_BYTES,
-      },
+      egress: rule.egress && egressDetail(rule.egress),
     };
   }
 
@@ -264,7 +259,8 @@ export class ActivePolicy implements PolicyService {
       "rules.invalid",
       first === undefined ? "the rules are invalid" : warningText(first),
       {
-        hint: "nothing was changed; correct the rules and reload",
+        hint: "nothing was changed; correct the rules (outcall rules check shows each mistake) " +
+          "and load them again",
         details: errors,
         report: errors.map(formatDiagnostic).join("\n"),
       },
@@ -326,4 +322,15 @@ function proxyRules(policy: Policy): Diagnostic[] {
     column: 1,
     message: `rule "${rule.id}" needs the proxy, and the daemon runs with --no-proxy`,
   }));
+}
+
+/** What a rule grants, as the API tells it. */
+export function egressDetail(egress: Egress): NonNullable<RuleDetail["egress"]> {
+  return {
+    mode: egress.mode,
+    ports: egress.ports ?? null,
+    allow_private_ips: egress.allowPrivateIps,
+    tls: egress.tls,
+    max_body_bytes: egress.maxBodyBytes ?? DEFAULT_BODY_BYTES,
+  };
 }

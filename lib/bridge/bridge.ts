@@ -124,7 +124,9 @@ export class Bridges {
         throw error;
       }
       bringUp(netlink, segment.bridge, segment);
-      log.info("attached {network} to {bridge}", { ...segment });
+      if (before?.network !== segment.network) {
+        log.info("attached {network} to {bridge}", { ...segment });
+      }
     });
   }
 

@@ -17,7 +17,7 @@ export function readCandidate(dir: string): RulesDirectory {
       line: 1,
       column: 1,
       message: "there is no such directory",
-      hint: "Name the directory that holds the rule files.",
+      hint: "Make it, or name the directory that holds the rule files.",
     }],
   };
 }

@@ -11,6 +11,8 @@ import { terminalColumns } from "./output.ts";
 import { labels, oneLine, table } from "./render.ts";
 import type { Run } from "./run.ts";
 
+const NO_RULES: readonly string[] = ["No rules are loaded: everything is denied."];
+
 /** Adds the commands to `program`. */
 export function addRulesCommands(program: CommandUnknownOpts, run: Run): void {
   const rules = program.command("rules").description("the rules in force, and tools to write them");
@@ -30,7 +32,8 @@ export function addRulesCommands(program: CommandUnknownOpts, run: Run): void {
         rule.action,
         oneLine(rule.condition),
       ]);
-      return { json: { rules: loaded }, lines: table(columns, rows, terminalColumns()) };
+      const lines = rows.length === 0 ? NO_RULES : table(columns, rows, terminalColumns());
+      return { json: { rules: loaded }, lines };
     })
   );
 
@@ -62,7 +65,8 @@ export function addRulesCommands(program: CommandUnknownOpts, run: Run): void {
           counter.errors,
           lastMatched(counter),
         ]);
-        return { json: { rules: counters }, lines: table(columns, rows) };
+        const lines = rows.length === 0 ? NO_RULES : table(columns, rows);
+        return { json: { rules: counters }, lines };
       })
     );
 

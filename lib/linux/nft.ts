@@ -3,6 +3,7 @@
  * is bounded in time and output, and its exit status is checked.
  */
 import { OutcallError } from "../errors.ts";
+import { NET_ADMIN_HINT } from "./privileges.ts";
 
 /** nft answers within milliseconds; a busy machine may need longer, a hung one must not hold us. */
 const TIMEOUT_MS = 10_000;
@@ -36,7 +37,7 @@ function permissionDenied(cause?: unknown): OutcallError {
   return failure(
     "bridge.permission",
     "permission denied running nft — are you root or have CAP_NET_ADMIN?",
-    "in Docker add --cap-add NET_ADMIN; on bare metal run the daemon as root",
+    NET_ADMIN_HINT,
     cause,
   );
 }

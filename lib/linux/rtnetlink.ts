@@ -8,6 +8,7 @@ import { OutcallError } from "../errors.ts";
 import { SystemError } from "./libc.ts";
 import type { NetlinkMessage } from "./netlink.ts";
 import { NETLINK_ROUTE, NetlinkSocket } from "./netlink_socket.ts";
+import { NET_ADMIN_HINT } from "./privileges.ts";
 import {
   addressCreation,
   ADDRESSES,
@@ -39,11 +40,6 @@ import {
 } from "./rtnetlink_messages.ts";
 
 export type { Link, LinkAddress, PeerLink, Route } from "./rtnetlink_messages.ts";
-
-/** The remedy from the troubleshooting page. */
-const NET_ADMIN_HINT =
-  "the daemon needs NET_ADMIN: in Docker add --cap-add NET_ADMIN; on bare metal run it as root, " +
-  "or: sudo setcap cap_net_admin,cap_sys_admin+ep /usr/local/sbin/outcalld";
 
 /** A failed link operation in the form operators see it. */
 function linkError(error: SystemError): OutcallError {

@@ -13,6 +13,7 @@ import type { DaemonStatus } from "../../lib/api/status.ts";
 import type { Decision } from "../../lib/decision.ts";
 import { OutcallError } from "../../lib/errors.ts";
 import type { PartHealth } from "../../lib/health.ts";
+import { egressDetail } from "../../lib/policy.ts";
 import { explainDecision } from "../../lib/record/explain.ts";
 import { matches } from "../../lib/record/filter.ts";
 import type { StreamEvent, Subscription } from "../../lib/record/streams.ts";
@@ -21,7 +22,7 @@ import type { DecisionStats } from "../../lib/record/table.ts";
 import { explain } from "../../lib/rules/explain.ts";
 import { PolicyHistory } from "../../lib/rules/history.ts";
 import { emptyPolicy } from "../../lib/rules/policy.ts";
-import type { Facts, Layer, Verdict } from "../../lib/rules/types.ts";
+import { DEFAULT_EGRESS, type Facts, type Layer, type Verdict } from "../../lib/rules/types.ts";
 
 /** What the services were asked to do, in order. */
 export interface Journal {
@@ -244,13 +245,7 @@ export function services(answers: Answers, { calls }: Journal): HostServices {
         return rule && {
           ...rule,
           log: false,
-          egress: {
-            mode: "proxy",
-            ports: null,
-            allow_private_ips: false,
-            tls: "sni",
-            max_body_bytes: 16_777_216,
-          },
+          egress: egressDetail(DEFAULT_EGRESS),
           ...UNUSED,
         };
       },

@@ -309,6 +309,9 @@ a-rule-with-a-name-longer-than-its-column agent.yaml           block  dns.query 
   warning: unused definition "legacy" in agent.yaml
 `,
     );
+    running.answers.rules.length = 0;
+    await prints(running, "rules list", "No rules are loaded: everything is denied.\n");
+    await prints(running, "rules counters", "No rules are loaded: everything is denied.\n");
   }));
 
 Deno.test("what agents and files name cannot steer the terminal (CWE-150)", () =>

@@ -256,7 +256,7 @@ DIR/rules.d/a.yaml:12:7: CEL parse error: undefined identifier 'http_method'
           http_method in ["GET", "HEAD"]
           ^^^^^^^^^^^
     hint: Fields are written with a dot. Did you mean http.method?
-hint: nothing was changed; correct the rules and reload
+hint: nothing was changed; correct the rules (outcall rules check shows each mistake) and load them again
 `,
     });
     const json = await run(served, "rules", "reload", "--json");

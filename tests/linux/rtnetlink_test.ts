@@ -63,7 +63,7 @@ const BODIES: Readonly<Record<string, (netlink: RouteNetlink) => void>> = {
           error.message,
           "bridge operation failed: create bridge outcall0: Operation not permitted",
         );
-        match(error.hint ?? "", /NET_ADMIN.*--cap-add NET_ADMIN.*setcap/);
+        match(error.hint ?? "", /NET_ADMIN.*--cap-add NET_ADMIN.*AmbientCapabilities/);
         return true;
       },
     );
