@@ -5,10 +5,12 @@
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import type { RuleRequestService } from "../../lib/api/requests.ts";
+import type { DnsService } from "../../lib/api/services.ts";
 import { formatDiagnostic } from "../../lib/rules/diagnostic.ts";
 import { validate } from "../../lib/rules/validate.ts";
 import type { StoredRequest } from "../../lib/store/requests.ts";
 import { type ServedPolicy, withPolicy, writeRules } from "../api/policy.ts";
+import { healthy, services } from "../api/services.ts";
 import { outcall } from "../cli/outcall.ts";
 import { connectFacts, dnsFacts } from "../rules/support.ts";
 
@@ -101,6 +103,35 @@ const REQUESTS: RuleRequestService = {
   reject: () => Promise.resolve(),
 };
 
+/** What the filter would say: to an agent that has asked for too many names, and to others. */
+const DNS: DnsService = {
+  ...services(healthy(), { calls: [] }).dns,
+  rehearse: ({ agentName }) => {
+    const file = "/etc/outcall/rules.d/agent.yaml";
+    return Promise.resolve(
+      agentName === "worker"
+        ? {
+          verdict: "block",
+          reason: "name_rate",
+          rule: { id: "cdn", file, line: 20 },
+          rcode: "SERVFAIL",
+          cached: false,
+          typePasses: true,
+          addresses: ["10.200.0.2"],
+        }
+        : {
+          verdict: "allow",
+          reason: "rule",
+          rule: { id: "allow-openai", file, line: 3 },
+          rcode: "NOERROR",
+          cached: true,
+          typePasses: true,
+          addresses: [],
+        },
+    );
+  },
+};
+
 /** The id of the last decision, as the page has it. */
 const DECISION_ID = "01kdecision000000";
 
@@ -116,7 +147,7 @@ function withDaemon(test: (served: ServedPolicy) => Promise<void>): Promise<void
     }
     served.attempt("dns", dnsFacts("example.org", "worker"));
     await test(served);
-  }, { requests: REQUESTS });
+  }, { requests: REQUESTS, dns: DNS });
 }
 
 /** Runs one command of a page; paths are shown as the page shows them, times as one. */
