@@ -5,6 +5,7 @@ import { readTcpMessage, writeTcpMessage } from "../../lib/dns/framing.ts";
 import { LookupError } from "../../lib/dns/lookup.ts";
 import { OutcallError } from "../../lib/errors.ts";
 import { Hostname } from "../../lib/net/host.ts";
+import { pause } from "../../lib/pause.ts";
 import { eventually } from "../eventually.ts";
 import { decode, encodeQuery, type OracleMessage } from "./oracle.ts";
 import { allowHost, type Behaviour, ownAddress, replying } from "./support.ts";
@@ -247,30 +248,35 @@ Deno.test("one source gets 16 TCP connections, and a place again when one ends",
   for (const conn of conns) conn.close();
 });
 
-Deno.test("stop() answers what is in flight and takes nothing new (S007-AS-005, S007-EC-012)", async () => {
-  const gate = Promise.withResolvers<void>();
-  await using world = new World(RULES, async (asked) => {
-    await gate.promise;
-    return await good(asked);
-  });
-  const gateway = ownAddress();
-  await world.server.serve([gateway]);
-  const inFlight = world.udp(gateway, QUERY);
-  await eventually(() => world.upstream.names.length > 0);
-  const stopping = world.server.stop();
-  await assert.rejects(async () => {
+for (const by of ["udp", "tcp"] as const) {
+  Deno.test(`stop() answers what is in flight by ${by} and takes nothing new (S007-AS-005, S007-EC-012)`, async () => {
+    const gate = Promise.withResolvers<void>();
+    await using world = new World(RULES, async (asked) => {
+      await gate.promise;
+      return await good(asked);
+    });
+    const gateway = ownAddress();
+    await world.server.serve([gateway]);
     using conn = await world.connect(gateway);
-    await writeTcpMessage(conn, QUERY);
-    await nextReply(conn);
+    if (by === "tcp") await writeTcpMessage(conn, QUERY);
+    const inFlight = by === "udp" ? world.udp(gateway, QUERY) : nextReply(conn);
+    await eventually(() => world.upstream.names.length > 0);
+    const stopping = world.server.stop();
+    await assert.rejects(async () => {
+      using late = await world.connect(gateway);
+      await writeTcpMessage(late, QUERY);
+      await nextReply(late);
+    });
+    await pause(100); // time for who does not wait to close
+    gate.resolve();
+    assert.deepEqual(addresses(await inFlight), ["93.184.216.34"]);
+    await stopping;
+    assert.equal(world.server.status().running, false);
+    // Everything is closed: the very addresses can be bound again (S007-SC-009).
+    Deno.listenDatagram({ transport: "udp", hostname: gateway, port: world.port }).close();
+    Deno.listen({ hostname: gateway, port: world.port }).close();
   });
-  gate.resolve();
-  assert.deepEqual(addresses(await inFlight), ["93.184.216.34"]);
-  await stopping;
-  assert.equal(world.server.status().running, false);
-  // Everything is closed: the very addresses can be bound again (S007-SC-009).
-  Deno.listenDatagram({ transport: "udp", hostname: gateway, port: world.port }).close();
-  Deno.listen({ hostname: gateway, port: world.port }).close();
-});
+}
 
 Deno.test("status, cache statistics, entries and flush say what happened (S007-IF-001 to 003)", async () => {
   await using world = new World(RULES);
