@@ -35,8 +35,9 @@ class World {
     rules: readonly TestRule[],
     ttls: readonly [number, number] = [60, 100],
     rate: Rate = { count: 1e9, windowSecs: 1 },
+    shared = new Shared(),
   ) {
-    this.responder = new Responder(new Shared(), rate);
+    this.responder = new Responder(shared, rate);
     this.responder.tick(0);
     this.usePolicy(rules);
     this.lease(AGENT);
@@ -183,6 +184,20 @@ Deno.test("whoever comes to the address of somebody who floods is heard at once"
   assert.deepEqual(responder.floods.muted, [ADDRESS]);
   responder.update({ kind: "forget", epoch: 0, what: "agents" });
   assert.deepEqual(responder.floods.muted, []);
+});
+
+Deno.test("packets that are handed over take no room in the report, however long there is none", () => {
+  const shared = new Shared();
+  const world = new World(
+    [allowHost("new.test")],
+    [60, 100],
+    { count: 1e9, windowSecs: 1 },
+    shared,
+  );
+  for (let i = 0; i < 10_000; i++) {
+    assert.equal(world.ask(query("new.test")), null);
+    shared.addTakenPackets(1);
+  }
 });
 
 Deno.test("what is too much to be handed over is refused once in a report, and counted", () => {

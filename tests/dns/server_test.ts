@@ -104,6 +104,28 @@ Deno.test("blocked names and strangers are refused over real sockets (ADV-DNS-02
   assert.deepEqual([queries_total, queries_allowed, queries_blocked], [2, 0, 2]);
 });
 
+Deno.test("while nothing can be judged, everything is SERVFAIL, by UDP and TCP, cached or not (S007-EC-005, S007-FR-032)", async () => {
+  await using world = new World(RULES);
+  const gateway = ownAddress();
+  await world.server.serve([gateway]);
+  using conn = await world.connect(gateway);
+  const ask = async (name: string): Promise<readonly string[]> => {
+    const query = encodeQuery(name, "A", { opt: {} });
+    await writeTcpMessage(conn, query);
+    return [(await world.udp(gateway, query)).rcode, (await nextReply(conn)).rcode];
+  };
+  assert.deepEqual(await ask("a.test"), ["NOERROR", "NOERROR"]);
+  world.policy.isBroken = true;
+  assert.deepEqual(await ask("a.test"), ["SERVFAIL", "SERVFAIL"]);
+  assert.deepEqual(await ask("blocked.test"), ["SERVFAIL", "SERVFAIL"]);
+  assert.deepEqual(world.upstream.names, ["a.test"]);
+  const reasons = world.decisions.recent().slice(-4).map(({ reason }) => reason);
+  assert.deepEqual(new Set(reasons), new Set(["internal_error"]));
+  world.policy.isBroken = false;
+  assert.deepEqual(await ask("a.test"), ["NOERROR", "NOERROR"]);
+  assert.deepEqual(await ask("blocked.test"), ["NXDOMAIN", "NXDOMAIN"]);
+});
+
 Deno.test("a source that asks faster than it may is refused for that", async () => {
   await using world = new World(RULES, good, { queryRate: { count: 3, windowSecs: 3600 } });
   const gateway = ownAddress();

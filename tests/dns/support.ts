@@ -34,6 +34,8 @@ export class TestPolicy {
   #policy: Policy;
   /** How often a policy decision was asked for. */
   judged = 0;
+  /** Nothing can be judged while this is set. */
+  isBroken = false;
 
   constructor(rules: readonly TestRule[]) {
     this.#policy = this.#compile(rules);
@@ -75,6 +77,7 @@ export class TestPolicy {
 
   readonly judge: Judge = (layer, facts) => {
     this.judged++;
+    if (this.isBroken) throw new Error("the rules cannot be evaluated");
     return {
       verdict: decide(this.#policy, layer, facts),
       generation: this.#policy.generation,

@@ -5,14 +5,17 @@
  * over once; after that a decision is one row of numbers, and an id.
  */
 import { type Decision, DECISION_SCHEMA, decisionId, type NewDecision } from "../../decision.ts";
-import type { DecisionRecorder } from "../filter.ts";
+import { Shares } from "../shares.ts";
 import type { Activity, Report } from "./protocol.ts";
 
 /**
  * Decisions in one report. It bounds memory and the main isolate's work while somebody floods us
  * with different questions; the packets above it are dropped, and counted.
  */
-export const MAX_DECISIONS = 4096;
+const MAX_DECISIONS = 4096;
+
+/** A packet on which the filter fails may take two. */
+const SHARED_DECISIONS = MAX_DECISIONS - 1;
 
 /** Time between reports: nobody who looks a decision up by its id is quicker. */
 const REPORT_EVERY_MS = 100;
@@ -24,8 +27,13 @@ const REPORT_EVERY_MS = 100;
 const BUSY_DECISIONS = 256;
 const BUSY_REPORT_EVERY_MS = 500;
 
+/** By source address, as a number. */
+function newShares(): Shares<number> {
+  return new Shares(SHARED_DECISIONS, SHARED_DECISIONS);
+}
+
 /** The worker's side. */
-export class Journal implements DecisionRecorder {
+export class Journal {
   #report = 0;
   #reportedAtMs = Number.NEGATIVE_INFINITY;
   #outlines: Report["outlines"][number][] = [];
@@ -38,18 +46,23 @@ export class Journal implements DecisionRecorder {
   #ids: string[] = [];
   #hits = new Set<string>();
   #dropped = 0;
+  #shares = newShares();
 
-  /** Records a decision under an outline of its own: {@linkcode newestOutline}. */
-  record(decision: NewDecision): { readonly id: string } {
+  /**
+   * Records a decision about `source` under an outline of its own, {@linkcode newestOutline}; returns
+   * its id. There must be room.
+   */
+  record(decision: NewDecision, source: number): string {
     const number = this.#nextOutline++;
     this.#outlines.push({ number, decision });
-    return { id: this.repeatOutline(number) };
+    return this.repeatOutline(number, source);
   }
 
   /**
    * Records one more decision of this outline, the newest then; returns its id. There must be room.
    */
-  repeatOutline(outline: number): string {
+  repeatOutline(outline: number, source: number): string {
+    this.#shares.take(source);
     const now = Date.now();
     const id = decisionId(now);
     const position = this.#size++;
@@ -65,9 +78,9 @@ export class Journal implements DecisionRecorder {
     return this.#report;
   }
 
-  /** No further packet fits into the report; one on which the filter fails may take two decisions. */
-  get isFull(): boolean {
-    return this.#size + 2 > MAX_DECISIONS;
+  /** Whether the report, of which each source has a share, has room for a packet of `source`. */
+  hasRoomFor(source: number): boolean {
+    return this.#shares.hasRoomFor(source);
   }
 
   /** Position of the newest decision in the report. */
@@ -132,6 +145,7 @@ export class Journal implements DecisionRecorder {
     this.#reportedAtMs = nowMs;
     this.#outlines = [];
     this.#size = 0;
+    this.#shares = newShares();
     this.#ids = [];
     this.#hits = new Set();
     this.#dropped = 0;

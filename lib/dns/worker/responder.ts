@@ -13,11 +13,10 @@ import { DnsFilter, NotHere } from "../filter.ts";
 import { LookupLimits } from "../limits.ts";
 import { QueryBuckets } from "../rate.ts";
 import type { AnswerSource } from "../resolver.ts";
-import { Shares } from "../shares.ts";
 import { ttlOffsets } from "../ttl.ts";
 import { Backlog } from "./backlog.ts";
 import { Floods } from "./floods.ts";
-import { Journal, MAX_DECISIONS } from "./journal.ts";
+import { Journal } from "./journal.ts";
 import { LEASE_MS, type Report, type Shared, type ToWorker } from "./protocol.ts";
 import { KnownReplies, type KnownReply } from "./replies.ts";
 
@@ -84,10 +83,6 @@ function addressNumber(address: string): number {
   return address.split(".").reduce((number, part) => number * 256 + Number(part), 0);
 }
 
-function noDecisions(): Shares<number> {
-  return new Shares(MAX_DECISIONS, MAX_DECISIONS);
-}
-
 /** Answers what can be answered at once. */
 export class Responder {
   readonly journal = new Journal();
@@ -103,11 +98,11 @@ export class Responder {
     limit: new Map(),
   };
   readonly #backlog: Backlog;
-  /** Whom the decisions of this report are about. */
-  #decided = noDecisions();
   #renewals: string[] = [];
   #policy: Policy | null = null;
+  /** Who is being answered, and where. */
   #agent: Agent | null = null;
+  #address = 0;
   #cacheUse: CacheUse | null = null;
   #newest: Pick<Decision, "id" | "reason"> | null = null;
   #epoch: number;
@@ -133,7 +128,7 @@ export class Responder {
       generation: () => this.#policy?.generation ?? 0,
       decisions: {
         record: (decision) => {
-          const { id } = this.journal.record(decision);
+          const id = this.journal.record(decision, this.#address);
           this.#newest = { id, reason: decision.reason };
           return { id };
         },
@@ -261,7 +256,7 @@ export class Responder {
       this.floods.exceeded(address);
       return this.#refuse("query_rate", lease.agent, address, packet);
     }
-    if (!this.#mayDecide(address)) return this.#drop();
+    if (!this.journal.hasRoomFor(address)) return this.#drop();
     return this.#filterFrom(lease.agent, address, packet);
   }
 
@@ -284,20 +279,13 @@ export class Responder {
       journal.repeat(known.decision);
       return known.reply;
     }
-    if (!this.#mayDecide(known.address)) return this.#drop();
-    const id = journal.repeatOutline(known.outline);
+    if (!journal.hasRoomFor(known.address)) return this.#drop();
+    const id = journal.repeatOutline(known.outline, known.address);
     known.report = journal.report;
     known.decision = journal.newest;
     if (known.cacheKey !== null) journal.hit(known.cacheKey);
     if (known.idAt !== null && known.reply !== null) writeAscii(known.reply, known.idAt, id);
     return known.reply;
-  }
-
-  /** Whether one more decision about `address` fits into the report, of which each agent has a share. */
-  #mayDecide(address: number): boolean {
-    if (this.journal.isFull || !this.#decided.hasRoomFor(address)) return false;
-    this.#decided.take(address);
-    return true;
   }
 
   #drop(): null {
@@ -321,6 +309,7 @@ export class Responder {
   #filterFrom(agent: Agent, address: number, packet: Uint8Array): Response {
     this.#makeRoom();
     this.#agent = agent;
+    this.#address = address;
     this.#cacheUse = null;
     try {
       const reply = this.#filter.handle(packet, { address: agent.address, transport: "udp" });
@@ -375,9 +364,10 @@ export class Responder {
       journal.repeat(excess.decision);
       return null;
     }
-    if (!this.#mayDecide(address)) return this.#drop();
+    if (!this.journal.hasRoomFor(address)) return this.#drop();
     this.#makeRoom();
     this.#agent = agent;
+    this.#address = address;
     const source = { address: agent.address, transport: "udp" } as const;
     const reply = this.#filter.refuseExcess(packet, source, reason);
     sources.set(address, {
@@ -398,11 +388,12 @@ export class Responder {
   dropped(packets: number, muted: ReadonlySet<number>): void {
     const { journal } = this;
     const [source, ...others] = muted;
-    const excess = source === undefined ? undefined : this.#excess.query_rate.get(source);
-    if (excess === undefined || others.length > 0) return journal.drop(packets);
+    if (source === undefined || others.length > 0) return journal.drop(packets);
+    const excess = this.#excess.query_rate.get(source);
+    if (excess === undefined) return journal.drop(packets);
     if (excess.report === journal.report) return journal.repeat(excess.decision, packets);
-    if (journal.isFull) return journal.drop(packets);
-    journal.repeatOutline(excess.outline);
+    if (!journal.hasRoomFor(source)) return journal.drop(packets);
+    journal.repeatOutline(excess.outline, source);
     excess.decision = journal.newest;
     excess.report = journal.report;
     journal.repeat(excess.decision, packets - 1);
@@ -410,7 +401,6 @@ export class Responder {
 
   /** What happened since the last report. */
   report(): Report {
-    this.#decided = noDecisions();
     return this.journal.take(this.#nowMs);
   }
 }
