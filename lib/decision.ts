@@ -25,7 +25,7 @@ export const REASONS = [
   "limit",
   /** An agent's queries come faster than they may. */
   "query_rate",
-  /** Too many new names under one rule. */
+  /** Too many new names, or questions that go upstream, under one rule. */
   "name_rate",
   /** A name that looks like data in disguise. */
   "name_shape",

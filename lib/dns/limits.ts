@@ -17,11 +17,18 @@ const MAX_LABEL_CHARACTERS = 52;
 const MAX_LABELS = 34;
 
 /**
- * New names an agent may ask for under one rule in {@linkcode NAME_WINDOW_MS}: enough for a mirror or
- * an object store with a name for everything, some 300 bytes a second for a tunnel.
+ * New names an agent may ask for under one rule in {@linkcode WINDOW_MS}: enough for a mirror or an
+ * object store with a name for everything, some 300 bytes a second for a tunnel.
  */
 const MAX_NAMES = 120;
-const NAME_WINDOW_MS = 60_000;
+
+/**
+ * Questions about them in {@linkcode WINDOW_MS} that the cache does not answer. A zone's owner may
+ * have nothing cached (TTL 0): then the order of names and types is data as well. Each question
+ * carries up to 24 bits, so these are 60 bytes a second more.
+ */
+const MAX_QUESTIONS = 1_200;
+const WINDOW_MS = 60_000;
 
 /** A resolver's worth of parallel new names; a browser has a few dozen. */
 const MAX_WAITING_PER_AGENT = 128;
@@ -35,31 +42,44 @@ function isTunnelShaped({ name }: Hostname): boolean {
   return labels.length > MAX_LABELS || labels.some((label) => label.length > MAX_LABEL_CHARACTERS);
 }
 
-/** Counts the distinct names that each agent asks for under each rule, in windows of a minute. */
+/** What one agent asked for under one rule. */
+interface Use {
+  readonly names: Set<string>;
+  questions: number;
+}
+
+/** Counts what each agent asks for under each rule, in windows of a minute. */
 class NameBudget {
-  readonly #names = new Map<string, Set<string>>();
+  readonly #uses = new Map<string, Use>();
   #windowStartMs = Number.NEGATIVE_INFINITY;
 
-  constructor(readonly maxNames: number, readonly now: MonotonicClock) {}
+  constructor(
+    readonly maxNames: number,
+    readonly maxQuestions: number,
+    readonly now: MonotonicClock,
+  ) {}
 
-  /** Whether `name` is one that was asked for in this minute already, or may still be. */
+  /** Whether one more question, about `name`, may be asked in this minute. */
   hasRoomFor(address: string, rule: string, name: string): boolean {
-    const names = this.#namesOf(address, rule);
-    return names.has(name) || names.size < this.maxNames;
+    const { names, questions } = this.#useOf(address, rule);
+    return questions < this.maxQuestions && (names.has(name) || names.size < this.maxNames);
   }
 
   add(address: string, rule: string, name: string): void {
-    this.#names.set(`${address} ${rule}`, this.#namesOf(address, rule).add(name));
+    const use = this.#useOf(address, rule);
+    use.names.add(name);
+    use.questions++;
+    this.#uses.set(`${address} ${rule}`, use);
   }
 
-  #namesOf(address: string, rule: string): Set<string> {
+  #useOf(address: string, rule: string): Use {
     const now = this.now();
-    if (now - this.#windowStartMs >= NAME_WINDOW_MS) {
+    if (now - this.#windowStartMs >= WINDOW_MS) {
       // One window for all of them: nothing is kept of agents and rules that are gone.
-      this.#names.clear();
+      this.#uses.clear();
       this.#windowStartMs = now;
     }
-    return this.#names.get(`${address} ${rule}`) ?? new Set();
+    return this.#uses.get(`${address} ${rule}`) ?? { names: new Set(), questions: 0 };
   }
 }
 
@@ -69,6 +89,8 @@ export interface LookupLimitOptions {
   readonly maxWaiting?: number;
   /** Distinct names a minute for one agent under one rule. */
   readonly maxNames?: number;
+  /** Questions a minute of one agent under one rule that the cache does not answer. */
+  readonly maxQuestions?: number;
   readonly now?: MonotonicClock;
 }
 
@@ -87,7 +109,8 @@ export class LookupLimits {
   constructor(options: LookupLimitOptions = {}) {
     this.#waiting = new Shares(MAX_WAITING, options.maxWaiting ?? MAX_WAITING_PER_AGENT);
     const now = options.now ?? ((): number => performance.now());
-    this.#names = new NameBudget(options.maxNames ?? MAX_NAMES, now);
+    const { maxNames = MAX_NAMES, maxQuestions = MAX_QUESTIONS } = options;
+    this.#names = new NameBudget(maxNames, maxQuestions, now);
   }
 
   /** Whether the agent at `address` may wait for one thing more. */
@@ -95,7 +118,7 @@ export class LookupLimits {
     return this.#waiting.hasRoomFor(address);
   }
 
-  /** Why `agent` may not have `hostname` asked for, or null; counts the name when it may. */
+  /** Why `agent` may not have `hostname` asked for, or null; counts the question when it may. */
   refusal(agent: Agent, hostname: Hostname, verdict: Verdict): Reason | null {
     const refusal = this.#refusal(agent, hostname, verdict);
     const isCounted = refusal === null && verdict.dns?.namesHost !== true;

@@ -25,7 +25,8 @@ const MEANINGS: Readonly<Record<Reason, string>> = {
   not_tls: "what the agent sent into the tunnel is not TLS",
   limit: "a limit was reached",
   query_rate: "the agent's queries come faster than they may",
-  name_rate: "too many new names under one rule within a minute",
+  name_rate:
+    "too many new names, or questions that no cache answers, under one rule within a minute",
   name_shape: "the name looks like data in disguise",
   grant_limit: "so much is open to the agent in the kernel that nothing more can be",
   grant_failed: "the kernel did not open what the rules allow",

@@ -38,6 +38,7 @@ interface Overrides {
   readonly judge?: Judge;
   readonly maxWaiting?: number;
   readonly maxNames?: number;
+  readonly maxQuestions?: number;
   readonly opener?: AddressOpener;
 }
 
@@ -480,6 +481,41 @@ Deno.test("new names below a suffix are limited for each agent and minute (ADV-D
   world.clock.ms += 60_000;
   assert.equal((await world.ask("three.a.test")).rcode, "NOERROR", "a minute later");
   assert(!world.upstream.names.slice(0, 2).includes("three.a.test"));
+});
+
+Deno.test("questions below a suffix that go upstream are limited as well: the order of names that no cache keeps is data, too (ADV-DNS-17)", async () => {
+  const agents = new TestDirectory();
+  agents.add("10.200.0.2", "tunnel");
+  agents.add("10.200.0.3", "other");
+  const answers = replying(({ message }) => {
+    const name = message.questions[0]?.name ?? "";
+    return { answers: [a(name, "93.184.216.34", name === "kept.a.test" ? 600 : 0)] };
+  });
+  await using world = new World([BELOW, allowHost("named.a.test")], answers, {
+    agents,
+    maxQuestions: 4,
+  });
+  const rcodes = async (...names: string[]): Promise<string[]> => {
+    const all: string[] = [];
+    for (const name of names) all.push((await world.ask(`${name}.a.test`)).rcode);
+    return all;
+  };
+  const answered = await rcodes("kept", "zero", "one", "zero", "kept", "kept");
+  assert.deepEqual(new Set(answered), new Set(["NOERROR"]), "the cache answers as often as asked");
+  const asked = world.upstream.names.length;
+  assert.equal(asked, 4);
+  assert.deepEqual(await rcodes("one", "zero", "kept"), ["SERVFAIL", "SERVFAIL", "NOERROR"]);
+  assert.equal(world.upstream.names.length, asked);
+  assert.equal(world.decisions.recent().at(-2)?.reason, "name_rate");
+  assert.deepEqual(
+    await rcodes(...new Array<string>(9).fill("named")),
+    new Array(9).fill("NOERROR"),
+    "a name that a rule spells out",
+  );
+  const source = { address: "10.200.0.3", transport: "udp" } as const;
+  assert.equal((await world.ask("one.a.test", "A", { source })).rcode, "NOERROR");
+  world.clock.ms += 60_000;
+  assert.deepEqual(await rcodes("one"), ["NOERROR"], "a minute later");
 });
 
 for (

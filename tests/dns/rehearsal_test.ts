@@ -11,7 +11,7 @@ const BELOW: TestRule = { id: "below", condition: 'dns.query.endsWith(".cdn.test
 const byName = replying(({ message }) => {
   const name = message.questions[0]?.name ?? "";
   const data = name === "inside.cdn.test" ? "10.0.0.1" : "93.184.216.34";
-  return { answers: [{ name, type: "A", ttl: 60, data }] };
+  return { answers: [{ name, type: "A", ttl: name === "zero.cdn.test" ? 0 : 60, data }] };
 });
 
 /** Response code of a real query for `name`. */
@@ -77,6 +77,20 @@ Deno.test("limits on names are those of the agent at this moment, and are not us
   assert.equal((await world.rehearse("new.cdn.test", "calm")).verdict, "allow");
   assert.equal(await ask(world, gateway, "new.cdn.test", CLIENT), "SERVFAIL");
   assert.equal(await ask(world, gateway, "new.cdn.test", calm), "NOERROR");
+});
+
+Deno.test("it knows when too much was asked of which the cache keeps nothing (ADV-DNS-17)", async () => {
+  await using world = new World([BELOW], byName, { queryRate: { count: 5000, windowSecs: 1 } });
+  const gateway = ownAddress();
+  await world.server.serve([gateway]);
+  const rcodes = new Map<string, number>();
+  for (let i = 0; i < 1_210; i++) {
+    const rcode = await ask(world, gateway, "zero.cdn.test", CLIENT);
+    rcodes.set(rcode, (rcodes.get(rcode) ?? 0) + 1);
+  }
+  assert.deepEqual([...rcodes], [["NOERROR", 1_200], ["SERVFAIL", 10]]);
+  const { reason, rcode } = await world.rehearse("zero.cdn.test", "coder");
+  assert.deepEqual([reason, rcode], ["name_rate", "SERVFAIL"]);
 });
 
 Deno.test("an agent that asks too fast is told, also among others of its name", async () => {
