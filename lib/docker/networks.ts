@@ -19,20 +19,15 @@ import { Cidr } from "../net/cidr.ts";
 import type { Engine, EngineNetwork } from "./engine.ts";
 import {
   BRIDGE_OPTION,
-  DEFAULT_NETWORK,
   managedSegment,
   networkName,
   OWNER,
   OWNER_LABEL,
   PREFIX,
 } from "./managed.ts";
-import {
-  checkAddresses,
-  type HostRoute,
-  networkClaims,
-  planAddresses,
-  routeClaims,
-} from "./subnets.ts";
+import { creationOf, planSegment } from "./network_plan.ts";
+import { absentStatus, presentStatus } from "./network_status.ts";
+import { checkAddresses, type HostRoute } from "./subnets.ts";
 
 /** The firewall's side of a network. */
 export interface NetworkHooks {
@@ -85,42 +80,6 @@ function forged(name: string, reason: string): OutcallError {
     `Docker network "${name}" is not one of outcall's: ${reason}`,
     { hint: `Remove it by hand (docker network rm ${name}) if nothing needs it.` },
   );
-}
-
-function absentStatus(name: string): NetworkStatus {
-  return {
-    exists: false,
-    network_id: null,
-    name,
-    bridge: null,
-    subnet: null,
-    gateway: null,
-    containers: [],
-  };
-}
-
-function presentStatus(
-  network: EngineNetwork,
-  segment: Segment,
-  namespaceAgents: readonly Agent[],
-): NetworkStatus {
-  const containers = Object.values(network.Containers ?? {}).map((container) => ({
-    name: container.Name,
-    // Docker adds the subnet's prefix length.
-    ipv4_address: container.IPv4Address.split("/")[0] ?? "",
-  }));
-  for (const { name, address } of namespaceAgents) {
-    containers.push({ name: name === "" ? `(unnamed, ${address})` : name, ipv4_address: address });
-  }
-  return {
-    exists: true,
-    network_id: network.Id,
-    name: network.Name,
-    bridge: segment.bridge,
-    subnet: segment.subnet,
-    gateway: segment.gateway,
-    containers: containers.sort((a, b) => a.name < b.name ? -1 : 1),
-  };
 }
 
 /** Managed networks. See {@linkcode NetworkService} for what each call returns. */
@@ -334,29 +293,20 @@ export class NetworkManager implements NetworkService {
     request: NetworkCreateRequest,
     networks: readonly EngineNetwork[],
   ): Promise<ManagedNetwork> {
-    const segment = this.#plan(name, request, networks);
+    const segment = planSegment(name, request, {
+      networks,
+      attached: [...this.#attached.values()],
+      nextBridge: (taken) => this.#hooks.nextBridge(taken),
+      block: this.#block,
+      hostRoutes: this.#hostRoutes,
+    });
     try {
       await this.#attach(segment);
     } catch (error) {
       return await this.#undo(segment, error);
     }
     try {
-      const id = await this.#engine.createNetwork({
-        Name: name,
-        CheckDuplicate: true,
-        Driver: "bridge",
-        EnableIPv6: false,
-        IPAM: {
-          Driver: "default",
-          Config: [{ Subnet: segment.subnet, Gateway: segment.gateway }],
-        },
-        Options: {
-          [BRIDGE_OPTION]: segment.bridge,
-          // A second fence between containers, beside the firewall's.
-          "com.docker.network.bridge.enable_icc": "false",
-        },
-        Labels: { [OWNER_LABEL]: OWNER },
-      });
+      const id = await this.#engine.createNetwork(creationOf(segment));
       await this.#verify(id, segment);
       log.info("network {name} created: {subnet} on {bridge}", {
         name,
@@ -377,41 +327,6 @@ export class NetworkManager implements NetworkService {
       }
       return await this.#undo(segment, error);
     }
-  }
-
-  #plan(
-    name: string,
-    request: NetworkCreateRequest,
-    networks: readonly EngineNetwork[],
-  ): Segment {
-    const isDefault = name === DEFAULT_NETWORK;
-    const defaultBridge = this.#hooks.nextBridge([]);
-    const taken = [
-      ...networks.flatMap(({ Options }) => Options?.[BRIDGE_OPTION] ?? []),
-      // Attached, but not (or not yet) known to Docker: a create that went unanswered.
-      ...[...this.#attached.values()].filter(({ network }) => network !== name)
-        .map(({ bridge }) => bridge),
-    ];
-    if (isDefault && taken.includes(defaultBridge)) {
-      throw new OutcallError(
-        409,
-        "network.bridge_taken",
-        `another Docker network uses bridge ${defaultBridge}`,
-        { hint: "Remove that network, or start the daemon with another --bridge." },
-      );
-    }
-    const bridge = isDefault ? defaultBridge : this.#hooks.nextBridge([defaultBridge, ...taken]);
-    const subnetsOf = ({ Name, IPAM }: EngineNetwork): { name: string; subnets: string[] } => ({
-      name: Name,
-      subnets: (IPAM?.Config ?? []).flatMap(({ Subnet }) => Subnet ?? []),
-    });
-    const claims = [
-      ...networkClaims(networks.map(subnetsOf)),
-      ...routeClaims(this.#hostRoutes(), bridge),
-    ];
-    const from = isDefault ? "top" : "bottom";
-    const { subnet, gateway } = planAddresses(request, this.#block, claims, from);
-    return { network: name, bridge, subnet: subnet.toString(), gateway: gateway.text };
   }
 
   /** S002-FR-005: Docker did what it was asked to, and not something close to it. */
