@@ -7,8 +7,8 @@ import type { Agent } from "../agents.ts";
 import type { Reason } from "../decision.ts";
 import type { Hostname } from "../net/host.ts";
 import type { Verdict } from "../rules/types.ts";
+import { Shares } from "../shares.ts";
 import type { MonotonicClock } from "./cache.ts";
-import { Shares } from "./shares.ts";
 
 /** The longest label that honest software makes up: a SHA-256 in base 32. */
 const MAX_LABEL_CHARACTERS = 52;

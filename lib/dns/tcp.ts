@@ -2,10 +2,10 @@
 import { messageOf } from "../errors.ts";
 import { logger } from "../log.ts";
 import { pause } from "../pause.ts";
+import { Shares } from "../shares.ts";
 import type { PacketHandler } from "./filter.ts";
 import { readTcpMessage, writeTcpMessage } from "./framing.ts";
 import type { Listener } from "./listener.ts";
-import { Shares } from "./shares.ts";
 
 const log = logger("dns");
 

@@ -1,5 +1,5 @@
 /** Packets on their way to the main isolate, and whose they are. */
-import { Shares } from "../shares.ts";
+import { Shares } from "../../shares.ts";
 import type { Shared } from "./protocol.ts";
 
 /**

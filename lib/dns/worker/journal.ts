@@ -5,7 +5,7 @@
  * over once; after that a decision is one row of numbers, and an id.
  */
 import { type Decision, DECISION_SCHEMA, decisionId, type NewDecision } from "../../decision.ts";
-import { Shares } from "../shares.ts";
+import { Shares } from "../../shares.ts";
 import type { Activity, Report } from "./protocol.ts";
 
 /**

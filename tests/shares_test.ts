@@ -1,7 +1,7 @@
 /** Places that holders compete for. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { Shares } from "../../lib/dns/shares.ts";
+import { Shares } from "../lib/shares.ts";
 
 /** Lets `holder` take what it can get; returns how many places that are. */
 function takeAll(shares: Shares<string>, holder: string): number {
