@@ -27,6 +27,9 @@ const HOME = "\x1b[H";
 const CLEAR_LINE = "\x1b[K";
 const CLEAR_REST = "\x1b[J";
 
+/** Of a table on paper: an agent can bring about thousands of hosts, and the busiest come first. */
+const MAX_PLAIN_ROWS = 50;
+
 /** Size of a terminal that does not tell. */
 const USUAL = { columns: 80, rows: 24 };
 
@@ -160,13 +163,16 @@ function tableOf(header: string, rows: readonly TopRow[], fit: number | null): s
   return table(columns, rows.map(cells), fit);
 }
 
-function plainLines({ all, agents, hosts }: TopView): string[] {
+/** The view for a reader who scrolls: the busiest agents and hosts, and how many others there are. */
+export function plainLines({ all, agents, hosts }: TopView): string[] {
+  return [summary(all), "", ...plainTable("AGENT", agents), "", ...plainTable("HOST", hosts)];
+}
+
+function plainTable(header: string, rows: readonly TopRow[]): string[] {
+  const others = rows.length - MAX_PLAIN_ROWS;
   return [
-    summary(all),
-    "",
-    ...tableOf("AGENT", agents, null),
-    "",
-    ...tableOf("HOST", hosts, null),
+    ...tableOf(header, rows.slice(0, MAX_PLAIN_ROWS), null),
+    ...(others > 0 ? [`  and ${others} more: outcall --json top`] : []),
   ];
 }
 

@@ -1,7 +1,7 @@
 /** The live view: what is counted, for how long, and that a screen is never more than the terminal. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { screen } from "../../lib/cli/top.ts";
+import { plainLines, screen } from "../../lib/cli/top.ts";
 import { type Decision, DECISION_SCHEMA } from "../../lib/decision.ts";
 import { COUNT_SECS, Top, type TopRow } from "../../lib/record/top.ts";
 import { SEED } from "../random.ts";
@@ -47,6 +47,16 @@ Deno.test("rates are over ten seconds, counts over a minute, and then it is forg
   assert.deepEqual(counts(top.view(at(COUNT_SECS - 1)).all), [20, 1]);
   assert.deepEqual(counts(top.view(at(COUNT_SECS)).all), [0, 1]);
   assert.deepEqual(top.view(at(5 + COUNT_SECS)).agents, []);
+});
+
+Deno.test("on paper there are the busiest of thousands of hosts, and how many more there are", () => {
+  const top = new Top();
+  top.add(record("busiest", 0, { attempt: { host: "busy.org" }, count: 2 }));
+  for (let i = 0; i < 2_000; i++) top.add(record(`${i}`, 0, { attempt: { host: `n${i}.org` } }));
+  const lines = plainLines(top.view(at(1)));
+  assert(lines.length < 100, `${lines.length} lines`);
+  assert.match(lines[lines.findIndex((line) => line.startsWith("HOST")) + 1] ?? "", /^busy\.org /);
+  assert.equal(lines.at(-1), "  and 1951 more: outcall --json top");
 });
 
 Deno.test("agents and hosts stand by themselves, the busiest first, with the newest block", () => {
