@@ -15,10 +15,13 @@ export class Shares<Holder> {
   /** @param maxEach Of one holder, however much is free. */
   constructor(readonly places: number, readonly maxEach: number) {}
 
-  /** Whether `holder` may take another place. */
-  hasRoomFor(holder: Holder): boolean {
+  /**
+   * Whether `holder` may take another place.
+   * @param ofFree Part of what is free, at most 1, that may be held by it: less for what matters less.
+   */
+  hasRoomFor(holder: Holder, ofFree = 1): boolean {
     const free = this.places - this.#taken;
-    return (this.#held.get(holder) ?? 0) < Math.min(this.maxEach, free);
+    return (this.#held.get(holder) ?? 0) < Math.min(this.maxEach, free * ofFree);
   }
 
   /** Gives a place to `holder`, for which there is room. */

@@ -19,6 +19,13 @@ Deno.test("nobody holds more than its bound, nor more than are free", () => {
   assert.equal(takeAll(shares, "a"), 13);
 });
 
+Deno.test("who may hold half of what is free leaves room for what matters more", () => {
+  const shares = new Shares<string>(90, 90);
+  for (let i = 0; i < 30; i++, shares.take("a")) assert(shares.hasRoomFor("a", 0.5));
+  assert(!shares.hasRoomFor("a", 0.5));
+  assert.equal(takeAll(shares, "a"), 15);
+});
+
 Deno.test("however many take what they can get, who comes later has as much in the end", () => {
   fc.assert(fc.property(fc.integer({ min: 1, max: 20 }), (greedy) => {
     const shares = new Shares<number>(200, 200);

@@ -2,11 +2,13 @@
  * Decisions on their way to disk: how many is bounded, and what does not fit is counted.
  *
  * While there is room each decision is kept as it is. Beyond that, one that repeats an attempt which
- * is waiting already is added to its count; only what is new then is lost.
+ * is waiting already is added to its count; only what is new then is lost. Each agent has a share of
+ * the room, so that those who flood us lose their own decisions and not those of others.
  */
 import type { Change, Decision, Recorded } from "../decision.ts";
+import { Shares } from "../shares.ts";
 
-/** Decisions that may come at once, after a time with few. */
+/** Decisions that may come at once, after a time with few; half of them from one agent. */
 export const BURST_DECISIONS = 10_000;
 
 /** Decisions in one batch: a burst is written within a second, and nobody waits long for a batch. */
@@ -18,8 +20,11 @@ export const BATCH_DECISIONS = 2_500;
  */
 export const ROOM_PER_BATCH = 1_250;
 
-/** Share of the room that allowed attempts may use up: what was blocked is asked for more. */
-const ALLOWED_SHARE = 0.75;
+/**
+ * What allowed attempts of an agent may take up, as a part of what blocked ones may: those are asked
+ * for more.
+ */
+const ALLOWED_PART = 0.5;
 
 /** What became of decisions for which there was no room, since start-up. */
 export interface Overflow {
@@ -49,12 +54,19 @@ function attemptKey({ agent, source, layer, verdict, reason, rule, attempt }: De
   ].join("\n");
 }
 
+/** Who has a share: an agent, or all strangers together, who may make addresses up. */
+function holderOf({ agent, layer }: Decision): string {
+  return agent?.address ?? layer;
+}
+
 /** The queue. */
 export class Backlog {
   readonly #waiting = new Map<string, Recorded>();
+  readonly #room = new Shares<string>(BURST_DECISIONS, BURST_DECISIONS);
+  /** Who took room that has not come back, the oldest first: it does so later than records are taken. */
+  readonly #holders: string[] = [];
   /** Ids of what waits, by attempt; made when the first one does not fit. */
   #alike: Map<string, string> | null = null;
-  #room = BURST_DECISIONS;
   #merged = 0;
   #lost = 0;
   #lastLost = 0;
@@ -76,13 +88,16 @@ export class Backlog {
 
   /** Takes in a change; to be a sink of the decision log. */
   readonly add = (decision: Decision, _change: Change, sequence: number): void => {
-    const reserved = decision.verdict === "block" ? 0 : BURST_DECISIONS * (1 - ALLOWED_SHARE);
+    const holder = holderOf(decision);
+    const part = decision.verdict === "block" ? 1 : ALLOWED_PART;
     // A newer version takes the place of the one that waits.
     if (this.#waiting.has(decision.id)) {
       this.#waiting.set(decision.id, { decision, sequence });
-    } else if (this.#room > reserved) {
-      this.#room--;
+    } else if (this.#room.hasRoomFor(holder, part)) {
+      this.#room.take(holder);
+      this.#holders.push(holder);
       this.#waiting.set(decision.id, { decision, sequence });
+      this.#alike?.set(attemptKey(decision), decision.id);
     } else {
       this.#merge(decision, sequence);
     }
@@ -113,7 +128,8 @@ export class Backlog {
     const batch = this.#waiting.values().take(BATCH_DECISIONS).toArray();
     for (const { decision } of batch) this.#waiting.delete(decision.id);
     this.#alike = null;
-    this.#room = Math.min(BURST_DECISIONS - this.#waiting.size, this.#room + ROOM_PER_BATCH);
+    // Fewer than a batch, so nothing of what still waits is without room.
+    for (const holder of this.#holders.splice(0, ROOM_PER_BATCH)) this.#room.release(holder);
     return batch;
   }
 }

@@ -1,7 +1,7 @@
 /** The queue in front of the history: bounded, and honest about what did not fit. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { type Decision, DecisionLog } from "../../lib/decision.ts";
+import { type Decision, DecisionLog, type NewDecision } from "../../lib/decision.ts";
 import {
   Backlog,
   BATCH_DECISIONS,
@@ -15,6 +15,15 @@ function feeding(): { readonly log: DecisionLog; readonly backlog: Backlog } {
   const backlog = new Backlog();
   log.addSink(backlog.add);
   return { log, backlog };
+}
+
+/** A blocked question of one of many agents. */
+function blockedOf(number: number, host: string): NewDecision {
+  const decision = blockedName(host);
+  assert.ok(decision.agent !== null);
+  const address = `10.200.0.${number}`;
+  const containerId = `${number}`.padStart(64, "0");
+  return { ...decision, agent: { ...decision.agent, address, containerId }, source: address };
 }
 
 function takeAll(backlog: Backlog): Decision[] {
@@ -47,11 +56,11 @@ Deno.test("a batch has a bound, so that nobody waits long for one", () => {
 
 Deno.test("beyond the bound repeated attempts are counted, and new ones are lost and counted", () => {
   const { log, backlog } = feeding();
-  for (let i = 0; i < BURST_DECISIONS; i++) log.record(blockedName(`h${i}`));
+  for (let i = 0; i < BURST_DECISIONS / 2; i++) log.record(blockedName(`h${i}`));
   for (let i = 0; i < 5; i++) log.record(blockedName("h7"));
   log.record({ ...blockedName("h7"), count: 3 });
   for (let i = 0; i < 4; i++) log.record(blockedName(`new${i}`));
-  assert.equal(backlog.size, BURST_DECISIONS);
+  assert.equal(backlog.size, BURST_DECISIONS / 2);
   assert.deepEqual(backlog.overflow, { merged: 8, lost: 4 });
   const repeated = takeAll(backlog).filter(({ attempt }) => attempt.host === "h7");
   assert.deepEqual(repeated.map(({ count }) => count), [9]);
@@ -80,9 +89,55 @@ Deno.test("a lasting flood is kept at the rate of the batches", () => {
   assert.equal(kept + backlog.overflow.lost, 200_000);
 });
 
+Deno.test("however many agents flood, one that does not loses nothing", () => {
+  for (const flooders of [1, 2, 5, 10, 50]) {
+    const { log, backlog } = feeding();
+    const kept: Decision[] = [];
+    for (let batch = 0; batch < 20; batch++) {
+      for (let i = 0; i < 6_000; i++) {
+        log.record(blockedOf(2 + i % flooders, `flood${batch}.${i}`));
+      }
+      for (let i = 0; i < 5; i++) {
+        const blocked = blockedOf(200, `calm${batch}.${i}`);
+        log.record(blocked);
+        log.record({ ...blocked, verdict: "allow", reason: "rule" });
+      }
+      kept.push(...backlog.take().map(({ decision }) => decision));
+    }
+    kept.push(...takeAll(backlog));
+    const calm = kept.filter(({ source }) => source === "10.200.0.200");
+    assert.equal(calm.length, 20 * 10, `of one beside ${flooders}`);
+    const { merged, lost } = backlog.overflow;
+    assert.deepEqual([merged, kept.length + lost], [0, 20 * 6_010], "the rest counts as lost");
+    assert.ok(kept.length <= BURST_DECISIONS + 20 * ROOM_PER_BATCH, `${kept.length} kept`);
+    const room = BURST_DECISIONS * flooders / (flooders + 1) + 19 * ROOM_PER_BATCH;
+    assert.ok(kept.length >= room - flooders, `${kept.length} kept of ${room}`);
+  }
+});
+
+Deno.test("strangers have one share together, whatever addresses they have", () => {
+  const { log, backlog } = feeding();
+  for (let i = 0; i < 2 * BURST_DECISIONS; i++) {
+    log.record({ ...blockedName(`h${i}`), agent: null, source: `192.0.2.${i % 250}` });
+  }
+  assert.equal(backlog.size, BURST_DECISIONS / 2);
+});
+
+Deno.test("what repeats an attempt is counted by it, also when others had no room before", () => {
+  const { log, backlog } = feeding();
+  for (let i = 0; i < BURST_DECISIONS; i++) log.record(blockedOf(2, `h${i}`));
+  const { lost } = backlog.overflow;
+  assert.ok(lost > 0);
+  for (let i = 0; i < BURST_DECISIONS; i++) log.record(blockedOf(3, `h${i % 100}`));
+  assert.equal(backlog.overflow.lost, lost);
+});
+
 Deno.test("whatever comes, every attempt is kept, counted or lost, and the queue is bounded", () => {
   const step = fc.oneof(
-    { weight: 20, arbitrary: fc.record({ name: fc.nat(40), burst: fc.nat(900) }) },
+    {
+      weight: 20,
+      arbitrary: fc.record({ name: fc.nat(40), agent: fc.nat(3), burst: fc.nat(900) }),
+    },
     { weight: 1, arbitrary: fc.constant("take" as const) },
   );
   fc.assert(
@@ -97,7 +152,9 @@ Deno.test("whatever comes, every attempt is kept, counted or lost, and the queue
           taken += sum(backlog.take().map(({ decision }) => decision));
           continue;
         }
-        for (let i = 0; i < step.burst; i++) log.record(blockedName(`h${step.name}`));
+        for (let i = 0; i < step.burst; i++) {
+          log.record(blockedOf(step.agent, `h${step.name}.${i % 300}`));
+        }
         attempts += step.burst;
         assert.ok(backlog.size <= BURST_DECISIONS);
       }
