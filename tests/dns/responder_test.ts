@@ -8,6 +8,7 @@ import { wireNameOf } from "../../lib/dns/name.ts";
 import { parseResponse } from "../../lib/dns/parse.ts";
 import { JournalReader } from "../../lib/dns/worker/journal.ts";
 import { Shared } from "../../lib/dns/worker/protocol.ts";
+import { KnownReplies, type KnownReply } from "../../lib/dns/worker/replies.ts";
 import { HAND_OVER, Responder } from "../../lib/dns/worker/responder.ts";
 import { Hostname } from "../../lib/net/host.ts";
 import type { Rate } from "../../lib/rate.ts";
@@ -147,6 +148,43 @@ Deno.test("without a lease nothing is sent again, nor after a reload or a flush"
   world.usePolicy([allowHost("a.test")]);
   world.responder.update({ kind: "forget", epoch: 0, what: "answers" });
   assert.equal(world.ask(query("a.test")), null);
+});
+
+Deno.test("from the moment of a change on all is handed over, until the message about it is read (ADV-DNS-15, D5)", () => {
+  const shared = new Shared();
+  const world = new World(
+    [allowHost("a.test")],
+    [60, 100],
+    { count: 1e9, windowSecs: 1 },
+    shared,
+  );
+  const answers = (): readonly (string | undefined)[] =>
+    ["a.test", "x.test"].map((name) => world.ask(query(name))?.rcode);
+  assert.deepEqual(answers(), ["NOERROR", "NXDOMAIN"]);
+  const epoch = shared.nextEpoch();
+  assert.deepEqual(answers(), [undefined, undefined]);
+  world.lease(AGENT);
+  assert.deepEqual(answers(), [undefined, undefined], "a lease is no such message");
+  world.responder.update({ kind: "policy", ticket: 1, epoch, policy: new TestPolicy([]).data });
+  assert.deepEqual(answers(), ["NXDOMAIN", "NXDOMAIN"]);
+});
+
+Deno.test("a reply is kept for each source address, and found from no other", () => {
+  const replies = new KnownReplies();
+  const packet = query("a.test");
+  const find = (address: number): KnownReply | undefined =>
+    replies.find(address, packet, 0, packet.length, 0);
+  const addresses = [ADDRESS, ADDRESS + 1];
+  // By a bit that the hash leaves out.
+  const alike = ADDRESS + 0x8000_0000;
+  for (const address of addresses) {
+    replies.add(packet, {
+      ...{ address, agent: AGENT, reply: null, idAt: null, ttlsAt: [], cacheKey: null },
+      ...{ expiresAtMs: Infinity, agesAtMs: Infinity, outline: 0, decision: 0, report: 0 },
+    });
+  }
+  assert.deepEqual(addresses.map((address) => find(address)?.address), addresses);
+  assert.equal(find(alike), undefined);
 });
 
 Deno.test("the case of the question is the client's own, in a reply of its own", () => {

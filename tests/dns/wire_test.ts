@@ -143,9 +143,10 @@ Deno.test("parseResponse() calls what does not answer the question a stray (ADV-
     encodeQuery("example.test", "A", { id: 9 }),
     withWord(encodeReply(reply), 4, 0),
     withWord(encodeReply(reply), 2, 0x9180), // opcode STATUS
+    withWord(encodeReply(reply), encodeReply(reply).length - 2, 3), // class CHAOS
     encodeReply(reply).subarray(0, 11),
   ].map((packet) => parseResponse(packet, 9, question).kind);
-  assert.deepEqual(kinds, new Array(7).fill("stray"));
+  assert.deepEqual(kinds, new Array(8).fill("stray"));
   assert.equal(parseResponse(encodeReply(reply), 9, question).kind, "response");
 });
 
@@ -184,6 +185,14 @@ Deno.test("parseResponse() refuses addresses of the wrong length", () => {
     parseResponse(wrong, 9, { name: wire("a.test"), type: RecordType.A }).kind,
     "malformed",
   );
+});
+
+Deno.test("parseResponse() refuses bytes after the message", () => {
+  const packet = encodeReply({ id: 9, name: "a.test", type: "A" });
+  const longer = Uint8Array.from([...packet, 0]);
+  const question = { name: wire("a.test"), type: RecordType.A };
+  assert.equal(parseResponse(packet, 9, question).kind, "response");
+  assert.equal(parseResponse(longer, 9, question).kind, "malformed");
 });
 
 Deno.test("parseResponse() reads a TTL with its top bit set as zero (RFC 2181 §8)", () => {

@@ -77,6 +77,19 @@ class BusyClient implements Disposable {
   }
 }
 
+/** Packets that the kernel dropped before the UDP socket there could read them, see proc(5). */
+function droppedByKernel(address: string, port: number): number {
+  const hex = (number: number, digits: number): string =>
+    number.toString(16).toUpperCase().padStart(digits, "0");
+  // In the byte order of this machine.
+  const local = address.split(".").toReversed().map((part) => hex(Number(part), 2)).join("");
+  const socket = `${local}:${hex(port, 4)}`;
+  const lines = Deno.readTextFileSync("/proc/net/udp").split("\n").map((line) => line.trim());
+  const line = lines.map((line) => line.split(/ +/)).find((fields) => fields[1] === socket);
+  assert(line !== undefined);
+  return Number(line.at(-1));
+}
+
 const rate = (count: number): Rate => ({ count, windowSecs: 3600 });
 
 class World implements AddressOpener, AsyncDisposable {
@@ -289,6 +302,7 @@ Deno.test("an address that changes hands is judged by the new name at once (D5)"
   world.agents.add(world.client.address, "other");
   world.server.forgetAgents();
   assert.equal((await world.client.ask("a.test")).rcode, "NXDOMAIN");
+  assert.equal((await world.settled("a.test")).rcode, "NXDOMAIN", "also by the worker itself");
 });
 
 Deno.test("a flood is refused once with its own reason, counted in full, and harms nobody else", async () => {
@@ -321,6 +335,7 @@ Deno.test("of a greater flood, what the kernel drops for us is counted as well",
   }
   await eventually(() => world.server.status().queries_total >= before + sent);
   assert(excess() > sent / 2, "under its reason, as far as it can be told who sent them");
+  assert(droppedByKernel(world.gateway, world.port) > 0);
   using other = world.newClient("other");
   assert.deepEqual(addresses(await other.ask("a.test")), ["93.184.216.34"]);
 });
