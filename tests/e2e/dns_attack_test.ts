@@ -905,6 +905,8 @@ labTest("what clients and upstreams try with DNS comes to nothing, over real soc
       }
       let asked = 0;
       await eventually(async () => (asked += (await stage.heard()).length) === last.length);
+      const failures = stage.daemon.log.filter((line) => line.includes("the UDP worker failed"));
+      assert.deepEqual(failures, [], "whatever came");
       assert.equal(await stage.daemon.stop(), 0);
       for (const reply of last) assert.equal((await reply).rcode, "NOERROR");
       assert.deepEqual(await listeners(lab), []);
